@@ -1,0 +1,70 @@
+"""upcall: lossless event delivery to many-core Python processes on Linux.
+
+    import upcall
+
+    proc = upcall.Proc("ingest", vcores=4)
+    orders = proc.queue("orders")
+
+    @proc.on("order.created")
+    def created(ev: upcall.Event) -> None:
+        print(f"vcore {ev.vcore} took {bytes(ev.payload)!r}")
+
+    if __name__ == "__main__":
+        proc.run()
+
+and, from any other process, `upcall.connect("ingest").queue("orders").send("order.created", b"...")`.
+
+The promises (G1 to G12) are in docs/contract.md.
+"""
+
+from __future__ import annotations
+
+from ._life import check_compiled
+
+check_compiled()
+
+from .errors import (  # noqa: E402
+    FlagError,
+    ForkedHandle,
+    MailboxBusy,
+    MailboxFull,
+    NameInUse,
+    NoSuchProcess,
+    NoSuchQueue,
+    NoSuchType,
+    ProcessGone,
+    SegmentError,
+    UpcallError,
+    VCoreIdError,
+)
+from .flags import EventFlag, EventType  # noqa: E402
+from .front.event import Event, EventBatch  # noqa: E402
+from .proc import Proc  # noqa: E402
+from .queue import Queue, VCore  # noqa: E402
+from .remote import Remote, connect  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "EventBatch",
+    "EventFlag",
+    "EventType",
+    "FlagError",
+    "ForkedHandle",
+    "MailboxBusy",
+    "MailboxFull",
+    "NameInUse",
+    "NoSuchProcess",
+    "NoSuchQueue",
+    "NoSuchType",
+    "Proc",
+    "ProcessGone",
+    "Queue",
+    "Remote",
+    "SegmentError",
+    "UpcallError",
+    "VCore",
+    "VCoreIdError",
+    "connect",
+]

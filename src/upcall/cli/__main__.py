@@ -1,0 +1,5 @@
+"""`python -m upcall.cli`."""
+
+from . import main
+
+main(prog_name="upcall")

@@ -1,0 +1,98 @@
+"""`upcall ps`: processes, vcores, states, mailbox depths, counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .show import console, json_option, print_json, table
+
+if TYPE_CHECKING:
+    from ..inspect import ProcessInfo
+
+
+@click.command(short_help="List processes, or show one in full.")
+@click.argument("name", required=False)
+@json_option
+def ps(name: str | None, as_json: bool) -> None:
+    """List all processes, or show NAME with its vcores, queues and attached threads.
+
+    Reads the segments without the processes' help: it works when they are stuck, stopped or dead. A process that nobody
+    attends has no pid; what waits in its segment is handled when it is started again.
+
+    \b
+    Examples:
+      upcall ps
+      upcall ps ingest
+      upcall ps --json
+    """
+    from ..inspect import snapshot, snapshots
+
+    found = list(snapshots()) if name is None else [snapshot(name)]
+    if as_json:
+        print_json([process.to_json() for process in found])
+    elif name is not None:
+        show_one(found[0])
+    else:
+        show_all(found)
+
+
+def state(process: ProcessInfo) -> str:
+    """The process's state; that of an unattended one is what it was last."""
+    return process.state if process.attended or process.error else f"{process.state} (unattended)"
+
+
+def online(process: ProcessInfo) -> int:
+    """How many vcores run now."""
+    return sum(vcore.state == "ONLINE" for vcore in process.vcores)
+
+
+def mib(process: ProcessInfo) -> str:
+    """Memory of the segment that is in use, in MiB."""
+    return f"{process.memory_bytes / 2**20:.1f}"
+
+
+def show_all(found: list[ProcessInfo]) -> None:
+    """A line per process."""
+    if not found:
+        click.echo("no processes")
+        return
+    rows = [
+        (
+            p.name,
+            state(p),
+            p.pid,
+            f"{online(p)}/{len(p.vcores)}",
+            p.waiting,
+            p.total("handled"),
+            p.total("errors"),
+            mib(p),
+        )
+        for p in found
+    ]
+    columns = ("name", "state", "#pid", "#online", "#waiting", "#handled", "#errors", "#MiB")
+    console().print(table("", columns, rows))
+    for process in found:
+        if process.error:
+            click.echo(f"{process.name}: {process.error}")
+
+
+def show_one(process: ProcessInfo) -> None:
+    """Everything about one process."""
+    out = console()
+    pid = f"pid {process.pid}, " if process.pid else ""
+    click.echo(f"{process.name}: {state(process)}, {pid}{process.waiting} waiting, {mib(process)} MiB")
+    if process.error:
+        click.echo(f"damaged: {process.error}")
+    vcores = [
+        (v.id, v.pid, v.state, v.pending, v.handled, v.wakeups, v.notifs, v.errors, v.unhandled, v.restarts)
+        for v in process.vcores
+    ]
+    columns = ("#vcore", "#pid", "state", "#pending", "#handled", "#wakeups", "#interrupts", "#errors", "#unhandled")
+    out.print(table("vcores", (*columns, "#restarts"), vcores))
+    queues = [(q.name, q.depth, q.dead, q.limit, q.on_full, q.flags, q.alert) for q in process.queues]
+    out.print(table("queues", ("queue", "#depth", "#dead", "#limit", "on_full", "flags", "told"), queues))
+    slots = [(s.slot, s.pid, s.role, s.sent, s.indirs, s.wakes, s.waits, s.syscalls) for s in process.slots if s.alive]
+    titles = ("#slot", "#pid", "role", "#sent", "#indirections", "#wakes", "#waits", "#syscalls")
+    out.print(table("attached", titles, slots))

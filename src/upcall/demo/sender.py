@@ -1,0 +1,31 @@
+"""A program that feeds the demo: `python -m upcall.demo.sender`. It reads {"name": ..., "paths": [...]} as a line of
+JSON, says `ready`, waits for a line, then sends every line of every file and says how many they were."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from ..remote import connect
+from .counting import LINE, QUEUE
+from .text import lines
+
+
+def main() -> int:
+    """The whole life of the program."""
+    task = json.loads(sys.stdin.readline())
+    sent = 0
+    with connect(task["name"]) as remote:
+        queue = remote.queue(QUEUE)
+        print("ready", flush=True)
+        if not sys.stdin.readline():
+            return 1
+        for group in lines(map(Path, task["paths"])):
+            sent += queue.send_many(LINE, group)
+    print(sent, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

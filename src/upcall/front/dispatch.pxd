@@ -1,0 +1,40 @@
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport malloc
+
+from ..machine.door cimport futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
+from ..kern.const cimport (
+    FAST_STREAK, LONG_NS, NO_VCORE, PI_STOP, SLOT_SIZE, SL_QUEUE, SL_TYPE, VCPD_BATCHES, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED,
+    VCPD_PARKS, VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS
+)
+from ..kern.layout cimport Seg, map_at, vcpd_at
+from ..kern.proc cimport is_running, vc_state
+from ..parlib.mbox cimport Cursor, put_done, take
+from ..parlib.vcore cimport (
+    VCore, Watches, after_handler, before_handler, cursor_of, poll_queue, spin, vcore_entry, vcore_yield, watch
+)
+from .event cimport Event, EventBatch, read_event
+
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+
+cdef class Dispatcher(VCore):
+    cdef readonly object names, report
+    cdef dict handlers, batches, table, batch_table
+    cdef unsigned char[1024] fast
+    cdef uint64_t vcpd
+    cdef Watches watches
+    cpdef int deliver(self, Cursor cur, uint64_t at) except -1
+    cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
+    cdef object find(self, object key)
+    cdef int finish(self, Cursor cur, uint64_t where, Event ev) except -1
+    cdef void bump(self, uint64_t counter, uint64_t by) noexcept
+    cdef int drop(self, Cursor cur, uint64_t where, uint64_t queue) except -1
+    cdef int nobody(self, Event ev) except -1
+    cdef int run(self, Cursor cur, uint64_t queue, object handler, object ev) except -1
+    cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1
+    cpdef int run_thread(self, uint64_t queue, object in_uthread_context) except -1
+    cpdef bint idle(self) except -1
+    cpdef int sleep(self) except -1

@@ -1,0 +1,245 @@
+"""From a TAKEN slot to a handler and back: the vcore that Python programs run on.
+
+`Dispatcher` is the `VCore` of a worker. For each message it looks up the handler, makes the event, runs the handler in
+vcore context, and makes the slot DONE when the handler returns or raises. What must be written before a handler runs
+(backlog, who answers for the queue) is in `parlib/vcore`; here is only when: each queue starts as a slow one, is a fast
+one after FAST_STREAK short handlers, and slow again after a long one. In a fast queue one handler in 16 is timed.
+"""
+
+import cython
+
+
+class Dispatcher(VCore):
+    """Runs handlers. `names` tells type and queue names; `report` is told of what went wrong: `report.failed(event,
+    error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`."""
+
+    def __init__(self, s: Seg, vcoreid: uint64_t, names: object, report: object):
+        VCore.__init__(self, s, vcoreid)
+        self.names = names
+        self.report = report
+        self.handlers = {}
+        self.batches = {}
+        self.table = {}
+        self.batch_table = {}
+        self.vcpd = vcpd_at(s, vcoreid)
+        self.watches = Watches()
+
+    def handle(self, queue: object, type_number: int, handler: object, batch_max: int) -> None:
+        """Registers a handler for a type, in one queue (its number + 1; 0: vcore mail) or in all (None). `batch_max` > 0:
+        it is given batches."""
+        key = (queue, type_number)
+        if batch_max:
+            self.batches[key] = (handler, batch_max)
+            self.handlers.pop(key, None)
+        else:
+            self.handlers[key] = handler
+            self.batches.pop(key, None)
+        self.table = {}
+        self.batch_table = {}
+
+    def find(self, key):
+        """The handler for (queue << 16 | type): a callable, or None with a batch handler in `batch_table`, or None."""
+        queue, number = key >> 16, key & 0xFFFF
+        for scope in (queue, None):
+            if (scope, number) in self.batches:
+                self.batch_table[key] = self.batches[(scope, number)]
+                break
+            if (scope, number) in self.handlers:
+                self.table[key] = self.handlers[(scope, number)]
+                return self.table[key]
+        if queue and self.names.queue_handler(queue) is not None and key not in self.batch_table:
+            self.table[key] = self.names.queue_handler(queue)
+            return self.table[key]
+        self.table[key] = None
+        return None
+
+    def deliver(self, cur, at):
+        s = self.s
+        where: uint64_t = cur.taken
+        number: uint64_t = ld16(s.mem, at + SL_TYPE)
+        queue: uint64_t = ld16(s.mem, at + SL_QUEUE)
+        key: object = (queue << 16) | number
+        got = PyDict_GetItemWithError(self.table, key)
+        handler = cython.cast(object, got) if got != cython.NULL else self.find(key)
+        if handler is None and key in self.batch_table:
+            self.deliver_batch(cur, where, key, number, queue)
+            return 0
+        ev: Event = read_event(s, self.names, at)
+        if ev is None:
+            self.drop(cur, where, queue)
+            return 0
+        if handler is None:
+            self.nobody(ev)
+        else:
+            self.run(cur, queue, handler, ev)
+        self.finish(cur, where, ev)
+        return 0
+
+    def finish(self, cur, where, ev):
+        """DONE, then the block: died in between, the scavenger finds a block of a dead owner whose slot lets it go."""
+        put_done(self.s, cur, where)
+        if ev.block != 0:
+            ev.release()
+        self.bump(VCPD_HANDLED, 1)
+
+    def bump(self, counter, by):
+        at: uint64_t = self.vcpd + counter
+        st64(self.s.mem, at, ld64(self.s.mem, at) + by)
+
+    def drop(self, cur, where, queue):
+        """A slot that holds what no sender writes: done with, counted, reported."""
+        put_done(self.s, cur, where)
+        self.bump(VCPD_DROPPED, 1)
+        self.report.corrupt(queue)
+
+    def nobody(self, ev):
+        """No handler: reported once per type, counted, done."""
+        self.bump(VCPD_UNHANDLED, 1)
+        self.report.unhandled(ev)
+
+    def run(self, cur, queue, handler, ev):
+        """The handler, timed if its queue is a slow one or this is its turn; its exception is reported and counted."""
+        q: uint64_t = (queue - 1) & 1023
+        slow: cython.bint = self.fast[q] < FAST_STREAK
+        timed: cython.bint = slow or (self.streak & 15) == 0
+        before_handler(self, cur, queue - 1, slow and queue != 0)
+        start: uint64_t = now_ns() if timed else 0
+        try:
+            handler(ev)
+        except BaseException as error:
+            self.bump(VCPD_ERRORS, 1)
+            self.report.failed(ev, error)
+        if timed:
+            if now_ns() - start > LONG_NS:
+                self.fast[q] = 0
+            elif slow:
+                self.fast[q] += 1
+        after_handler(self, queue - 1, slow and queue != 0)
+
+    def deliver_batch(self, cur, where, key, number, queue):
+        """Takes what else waits of this type, up to the handler's maximum, and gives it all to the handler at once."""
+        s = self.s
+        entry: tuple = self.batch_table[key]
+        most: cython.Py_ssize_t = entry[1]
+        batch: EventBatch = EventBatch.__new__(EventBatch)
+        batch.s = s
+        batch.names = self.names
+        batch.places = cython.cast(cython.pointer(uint64_t), malloc(most * 8))
+        if batch.places == cython.NULL:
+            raise MemoryError
+        batch.places[0] = where
+        batch.n = 1
+        other: uint64_t = 0
+        other_at: uint64_t = 0
+        while batch.n < most:
+            at: uint64_t = take(s, cur)
+            if at == 0:
+                break
+            prefetchw(s.mem, at + 4 * SLOT_SIZE)
+            if ld16(s.mem, at + SL_TYPE) != number or ld16(s.mem, at + SL_QUEUE) != queue:
+                other = cur.taken
+                other_at = at
+                break
+            batch.places[batch.n] = cur.taken
+            batch.n += 1
+        self.run(cur, queue, entry[0], batch)
+        batch.release()
+        i: cython.Py_ssize_t = 0
+        while i < batch.n:
+            put_done(s, cur, batch.places[i])
+            i += 1
+        batch.release_kept()
+        self.bump(VCPD_HANDLED, batch.n)
+        self.bump(VCPD_BATCHES, 1)
+        if other != 0:
+            # Taken, and of another type: its turn comes now, after those that were before it.
+            cur.taken = other
+            self.deliver(cur, other_at)
+
+    def deliver_bit(self, cur, ev_type):
+        s = self.s
+        ev: Event = Event.__new__(Event)
+        ev.s = s
+        ev.names = self.names
+        ev.type_number = ev_type
+        ev.is_bit = True
+        queue: uint64_t = 0
+        if cur.mbox >= 2 * s.max_vcores:
+            queue = cur.mbox - 2 * s.max_vcores + 1
+        ev.queue_number = queue
+        key: object = (queue << 16) | ev_type
+        handler = self.table.get(key) or self.find(key)
+        if handler is not None:
+            self.run(cur, queue, handler, ev)
+        elif key in self.batch_table:
+            self.run(cur, queue, self.batch_table[key][0], [ev])
+        else:
+            self.nobody(ev)
+        self.bump(VCPD_HANDLED, 1)
+        return 0
+
+    def run_thread(self, queue, in_uthread_context):
+        """One event of a THREAD queue: taken in vcore context, handled in uthread context. 1 if there was one."""
+        s = self.s
+        cur = cursor_of(self, queue)
+        if cur is None:
+            return 0
+        poll_queue(self, queue)
+        at: uint64_t = take(s, cur)
+        if at == 0:
+            return 0
+        where: uint64_t = cur.taken
+        number: uint64_t = ld16(s.mem, at + SL_TYPE)
+        key: object = (cython.cast(uint64_t, queue + 1) << 16) | number
+        handler = self.table.get(key) or self.find(key)
+        ev: Event = read_event(s, self.names, at)
+        if ev is None:
+            self.drop(cur, where, queue + 1)
+            return 1
+        if handler is None:
+            self.nobody(ev)
+        else:
+            before_handler(self, cur, queue, True)
+            try:
+                in_uthread_context(handler, ev)
+            except BaseException as error:
+                self.bump(VCPD_ERRORS, 1)
+                self.report.failed(ev, error)
+            after_handler(self, queue, True)
+        self.finish(cur, where, ev)
+        return 1
+
+    def idle(self):
+        """Nothing to do: looks a bounded while, then yields and sleeps. True when there is something to do, a core was
+        given back, or a signal came in; the caller looks whether to stop."""
+        s = self.s
+        n: uint64_t = watch(self, self.watches)
+        if n == NO_VCORE:
+            return True
+        if self.spin_ns != 0:
+            found: cython.bint = False
+            deadline: uint64_t = now_ns() + self.spin_ns
+            with cython.nogil:
+                found = spin(s, self.vcoreid, self.watches, n, deadline)
+            if found:
+                return True
+        if not vcore_yield(self):
+            return True
+        self.sleep()
+        return True
+
+    def sleep(self):
+        """Parks on the vcoremap word until somebody gives this vcore a core."""
+        s = self.s
+        at: uint64_t = map_at(s, self.vcoreid)
+        self.bump(VCPD_PARKS, 1)
+        while True:
+            w: uint64_t = ld64(s.mem, at)
+            if is_running(vc_state(w)) or ld32(s.mem, s.procinfo + PI_STOP) != 0:
+                break
+            self.bump(VCPD_SYSCALLS, 1)
+            with cython.nogil:
+                futex_wait(s.mem, at, w, -1)
+            PyErr_CheckSignals()
+        self.bump(VCPD_WAKEUPS, 1)
+        vcore_entry(self)

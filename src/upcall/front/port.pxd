@@ -1,0 +1,63 @@
+cimport cython
+from cpython.buffer cimport Py_buffer, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t, uint64_t
+
+from ..machine.door cimport (
+    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, futex_wake, interrupt, ld32, ld64, mb, mem_t, src_t, st64, str32, watch_forks,
+    world_free, world_new, world_t
+)
+from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
+from ..kern.const cimport (
+    AS_SENT, AS_WAITS, EVENT_INDIR, EVENT_NOMSG, EVENT_ROUNDROBIN, EVENT_SPAM_PUBLIC, EVENT_VCORE_PRIVATE, EVQ_FLAGS,
+    EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING
+)
+from ..kern.event cimport (
+    post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit
+)
+from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
+from ..kern.pages cimport name_is_dead
+from ..kern.proc cimport proc_state
+from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident()
+
+@cython.final
+cdef class Mapping:
+    cdef Py_buffer view
+    cdef bint held
+    cdef int take(self, object buffer) except -1
+
+@cython.final
+cdef class Attachment:
+    cdef readonly Seg s
+    cdef object mapping
+    cdef world_t world
+    cdef readonly uint64_t forks
+    cpdef Seg seg(self, uint64_t slot, uint64_t generation)
+    cpdef bint forked(self)
+
+@cython.final
+cdef class Sender:
+    cdef readonly Attachment attachment
+    cdef readonly Seg s
+    cdef readonly object owner
+    cdef dict types
+    cdef object last_type
+    cdef uint64_t last_number
+    cdef readonly uint64_t queue, flags, on_full, mbox
+    cdef uint64_t counter
+    cdef readonly uint64_t thread
+    cdef Msg msg
+    cdef uint64_t number(self, object type) except? 0xFFFF
+    cdef int check(self) except -1
+    cdef uint64_t put(self, Msg msg, uint64_t vcore) noexcept
+    @cython.locals(at=uint64_t, seen=uint64_t, status=uint64_t)
+    cdef uint64_t put_waiting(self, Msg msg, uint64_t vcore) except? 0xFFFF
+    cdef uint64_t put_bit(self, Msg msg, uint64_t vcore) noexcept
+    cdef int send_filled(self, Msg msg, uint64_t wanted) except -1
+    cdef int check_flags(self, Msg msg) except -1
+    cdef int send_buffer(self, Msg msg, object payload, uint64_t wanted) except -1
+    cdef int flush(self, uint64_t quickly) except -1

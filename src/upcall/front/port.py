@@ -1,0 +1,398 @@
+"""Sending, as Python calls it: a compiled method that finds the type's number, fills a message, and calls the protocol.
+
+`Attachment` binds a mapping to a `Seg` and guards it against use in a forked child. `Sender` is what `Queue.send` of the
+public API is bound to. No Python object is made between a claim and READY; everything that may fail is converted first.
+"""
+
+import cython
+
+watch_forks()
+EMPTY = b""
+
+
+def bind(s: Seg, buffer: object) -> object:
+    """Lets a `Seg` see the memory of a writable buffer, which must be as large as its geometry says. The result must be
+    kept as long as the `Seg` is used. ValueError if the buffer is too small."""
+    holder = Mapping()
+    holder.take(buffer)
+    if cython.cast(uint64_t, holder.view.len) < s.size:
+        raise ValueError(f"a buffer of {holder.view.len} bytes for a segment of {s.size}")
+    s.mem = cython.cast(mem_t, holder.view.buf)
+    return holder
+
+
+class Mapping:
+    """Keeps a buffer exported, so that its memory stays mapped."""
+
+    def take(self, buffer):
+        PyObject_GetBuffer(buffer, cython.address(self.view), PyBUF_WRITABLE)
+        self.held = True
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(cython.address(self.view))
+
+
+class Attachment:
+    """One process's use of one segment: the mapping, and the files that the door needs. `forks` tells a forked child
+    that this belongs to its parent."""
+
+    def __init__(self, s: Seg, buffer: object, file: int, probe: int, folder: int):
+        self.s = s
+        self.mapping = bind(s, buffer)
+        self.world = world_new(file, probe, folder, s.max_vcores)
+        if self.world == cython.NULL:
+            raise MemoryError
+        s.world = self.world
+        self.forks = fork_count()
+
+    def seg(self, slot, generation):
+        """A view of the same segment under another name: for one more thread."""
+        s = self.s
+        other = Seg(s.max_vcores, s.max_queues, s.max_types, s.max_slots, s.page_slots, s.nr_pages, s.nr_spans)
+        other.mem = s.mem
+        other.world = s.world
+        other.set_name(slot, generation)
+        return other
+
+    def forked(self):
+        """Whether this is a child of the process that attached."""
+        return self.forks != fork_count()
+
+    def __dealloc__(self):
+        world_free(self.world)
+
+
+def lock_dies_in_child(fd: int) -> None:
+    """Sees to it that a forked child closes a file that holds liveness locks. RuntimeError if too many are open."""
+    if not close_in_child(fd):
+        raise RuntimeError("more than 256 attachments in one process: close some")
+
+
+def lock_is_closed(fd: int) -> None:
+    """The file will be closed by its owner; a child need not."""
+    forget_in_child(fd)
+
+
+def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None:
+    """Sleeps while the futex word at `at` is `seen`, at most `timeout_ns` (negative: no limit); lets signals in."""
+    with cython.nogil:
+        futex_wait(s.mem, at, seen, timeout_ns)
+    PyErr_CheckSignals()
+
+
+def wake_word(s: Seg, at: uint64_t) -> None:
+    """Raises the futex word at `at` and wakes whoever sleeps on it."""
+    faa32(s.mem, at, 1)
+    futex_wake(s.mem, at, 0x7FFFFFFF)
+
+
+def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
+    """Adds to the u32 at `at`, with a full fence; returns what it was."""
+    return faa32(s.mem, at, cython.cast(uint64_t, by))
+
+
+def release_word(s: Seg, at: uint64_t, value: uint64_t) -> None:
+    """Stores a u32 after everything written before it: what it counts or points to is there for who reads it."""
+    str32(s.mem, at, value)
+
+
+def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:
+    """One byte into a vcore's FIFO."""
+    interrupt(s.world, vcoreid)
+
+
+def name_alive(s: Seg, name: uint64_t) -> bool:
+    """Whether the owner of this name lives."""
+    return not name_is_dead(s, name)
+
+
+def current_thread() -> int:
+    """This thread's identity, as `threading.get_ident` gives it."""
+    return PyThread_get_thread_ident()
+
+
+class Sender:
+    """Sends to one event queue (or, with no queue, to vcores) for one thread of one attached process.
+
+    `owner` is the Python side: an object with `types` (a dict from a type's name or EventType to its number),
+    `resolve(type)` (the number of a type that is not in it, or an error), `fail(status, sender)` (raises),
+    `rebind(sender)` (another thread's sender for the same queue) and `name_of_queue`.
+    """
+
+    def __init__(self, attachment: Attachment, s: Seg, owner: object, queue: int, thread: int):
+        self.attachment = attachment
+        self.s = s
+        self.owner = owner
+        self.types = owner.types
+        self.last_type = None
+        self.queue = queue
+        self.thread = thread
+        self.msg = Msg()
+        self.mbox = s.nr_mboxes
+        if queue < s.max_queues:
+            self.flags = ld32(s.mem, evq_at(s, queue) + EVQ_FLAGS)
+            self.on_full = ld32(s.mem, evq_at(s, queue) + EVQ_ON_FULL)
+            own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
+            self.mbox = own - 1 if own else s.nr_mboxes
+            self.counter = slot_record_at(s, s.my_slot) + AS_SENT
+
+    def number(self, type):
+        """The number of an event type, given by name or EventType."""
+        found = self.types.get(type)
+        if found is None:
+            found = self.owner.resolve(type)
+        return found
+
+    def check(self):
+        """A handle of a forked parent is an error."""
+        if self.attachment.forks != fork_count():
+            self.owner.fail_forked()
+
+    def put(self, msg, vcore):
+        """One message with its payload's bytes at `msg.src`: takes a block if it needs one, sends, and gives the block
+        back if the message did not go."""
+        s = self.s
+        msg.block = 0
+        if msg.length > INLINE_MAX and not (self.flags & EVENT_NOMSG):
+            msg.block = alloc_block(s, msg.length)
+            if msg.block == 0:
+                return FULL
+            copy_in(s.mem, block_data(s, msg.block, block_capacity(s, msg.block)), msg.src, msg.length)
+        status = send_event(s, self.queue, msg, vcore)
+        # GONE may come after the message is there, and then its slot holds the block.
+        if status != OK and status != GONE and msg.block != 0:
+            free_block(s, msg.block)
+        if status == OK:
+            st64(s.mem, self.counter, ld64(s.mem, self.counter) + 1)
+        return status
+
+    def put_waiting(self, msg, vcore):
+        """As `put`, when there was no room: does what the queue was told to do then."""
+        s = self.s
+        if self.on_full == ON_FULL_BIT:
+            return self.put_bit(msg, vcore)
+        if self.on_full == ON_FULL_RAISE or not self.owner.may_block():
+            return FULL
+        count(s, AS_WAITS, 1)
+        while True:
+            at = room_word(s, self.mbox)
+            seen = want_room(s, at)
+            # The try after being counted: room given before that would wake nobody.
+            status = self.put(msg, vcore)
+            if status == FULL:
+                with cython.nogil:
+                    # Room in the segment wakes us. A file system that was full tells nobody when it is not: hence once
+                    # a second another try.
+                    futex_wait(s.mem, at, seen, 1000000000)
+            stop_wanting(s, at)
+            if status != FULL:
+                return status
+            PyErr_CheckSignals()
+
+    def put_bit(self, msg, vcore):
+        """The type's bit instead of the message."""
+        s = self.s
+        if self.mbox >= s.nr_mboxes:
+            return FULL
+        status = set_bit(s, self.mbox, msg.ev_type)
+        if status == OK and self.flags & EVENT_INDIR:
+            send_indir(s, self.queue, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
+        return status
+
+    @cython.binding(False)
+    def send(
+        self,
+        type,
+        payload=EMPTY,
+        *,
+        arg1: uint64_t = 0,
+        arg2: uint64_t = 0,
+        arg3: uint64_t = 0,
+        arg4: uint64_t = 0,
+        vcore=None,
+    ):
+        """See `upcall.Queue.send`."""
+        if self.thread != PyThread_get_thread_ident():
+            return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
+        if self.attachment.forks != fork_count():
+            self.owner.fail_forked()
+        number: uint64_t = self.last_number
+        if type is not self.last_type:
+            number = self.number(type)
+            self.last_type = type
+            self.last_number = number
+        if (arg1 >> 16) != 0 or (arg2 >> 32) != 0:
+            self.owner.fail_args(arg1, arg2)
+        wanted: uint64_t = NO_VCORE
+        if vcore is not None:
+            wanted = self.owner.check_vcore(vcore)
+        msg = self.msg
+        msg.ev_type = number
+        msg.arg1 = arg1
+        msg.arg2 = arg2
+        msg.arg3 = arg3
+        msg.arg4 = arg4
+        if cython.cast(cython.bint, PyBytes_CheckExact(payload)):
+            msg.src = PyBytes_AS_STRING(payload)
+            msg.length = PyBytes_GET_SIZE(payload)
+            self.send_filled(msg, wanted)
+            return None
+        self.send_buffer(msg, payload, wanted)
+        return None
+
+    def send_filled(self, msg, wanted):
+        """Sends what `msg` holds; errors are raised."""
+        if self.flags & (EVENT_NOMSG | EVENT_SPAM_PUBLIC):
+            self.check_flags(msg)
+        status = self.put(msg, wanted)
+        if status == FULL:
+            status = self.put_waiting(msg, wanted)
+        if status != OK:
+            self.owner.fail(status, self.queue)
+
+    def check_flags(self, msg):
+        """What a bit cannot carry, or a message that may arrive several times cannot share."""
+        if self.flags & EVENT_NOMSG and (msg.length or msg.arg1 or msg.arg2 or msg.arg3 or msg.arg4):
+            self.owner.fail_nomsg()
+        if self.flags & EVENT_SPAM_PUBLIC and msg.length > INLINE_MAX:
+            self.owner.fail_spam(msg.length)
+
+    def send_buffer(self, msg, payload, wanted):
+        """As `send_filled`, for a bytes-like object that is not `bytes`; held while it is copied."""
+        view = cython.declare(Py_buffer)
+        if isinstance(payload, str):
+            raise TypeError("payload must be bytes-like, not str: encode it first, for example payload.encode()")
+        PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
+        try:
+            if view.len > 0xFFFFFFFF:
+                raise ValueError(f"payload of {view.len} bytes (at most 4294967295)")
+            msg.src = cython.cast(src_t, view.buf)
+            msg.length = view.len
+            self.send_filled(msg, wanted)
+        finally:
+            PyBuffer_Release(cython.address(view))
+
+    @cython.binding(False)
+    def send_many(self, type, payloads) -> int:
+        """See `upcall.Queue.send_many`. Events of one call are told to the process in groups: the first at once."""
+        if self.thread != PyThread_get_thread_ident():
+            return self.owner.rebind(self).send_many(type, payloads)
+        self.check()
+        number: uint64_t = self.number(type)
+        sent: uint64_t = 0
+        quickly: uint64_t = 0
+        # Only a list or a tuple: another iterable may pause, and what was not told by then would wait for it.
+        quick: cython.bint = (
+            self.mbox < self.s.nr_mboxes
+            and not (self.flags & (EVENT_NOMSG | EVENT_SPAM_PUBLIC | EVENT_ROUNDROBIN))
+            and isinstance(payloads, (list, tuple))
+        )
+        try:
+            for payload in payloads:
+                # `payloads` may be a generator that sends by itself: the message is filled anew each time.
+                msg = self.msg
+                msg.ev_type = number
+                msg.arg1 = msg.arg2 = msg.arg3 = msg.arg4 = 0
+                if not cython.cast(cython.bint, PyBytes_CheckExact(payload)):
+                    self.send_buffer(msg, payload, NO_VCORE)
+                    sent += 1
+                    continue
+                msg.src = PyBytes_AS_STRING(payload)
+                msg.length = PyBytes_GET_SIZE(payload)
+                if quick and (sent & 63) != 0 and msg.length <= INLINE_MAX:
+                    msg.queue = self.queue + 1
+                    if proc_state(self.s) != P_DYING and send_ucq_some(self.s, self.mbox, msg) == OK:
+                        sent += 1
+                        quickly += 1
+                        continue
+                self.send_filled(msg, NO_VCORE)
+                sent += 1
+        except BaseException as error:
+            self.flush(quickly)
+            self.owner.note_sent(error, sent)
+            raise
+        self.flush(quickly)
+        return sent
+
+    def flush(self, quickly):
+        """What `send_ucq_some` left to its caller, for so many messages."""
+        s = self.s
+        if quickly != 0:
+            mb()  # READY of every message before alert_pending: pairs with `poll_queue`, as in `send_event`
+            if self.flags & EVENT_INDIR:
+                send_indir(s, self.queue, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
+            count(s, AS_SENT, quickly)
+            if proc_state(s) == P_DYING:  # as at the end of `send_event`
+                self.owner.fail(GONE, self.queue)
+
+    def post_vcore(
+        self,
+        type,
+        payload,
+        vcoreid: uint64_t,
+        private: cython.bint,
+        arg1: uint64_t,
+        arg2: uint64_t,
+        arg3: uint64_t,
+        arg4: uint64_t,
+    ) -> int:
+        """`post_vcore_event`: to one vcore's public or private mailbox. Returns the protocol's status."""
+        view = cython.declare(Py_buffer)
+        self.check()
+        if (arg1 >> 16) != 0 or (arg2 >> 32) != 0:
+            self.owner.fail_args(arg1, arg2)
+        s = self.s
+        msg = self.msg
+        msg.ev_type = self.number(type)
+        msg.arg1 = arg1
+        msg.arg2 = arg2
+        msg.arg3 = arg3
+        msg.arg4 = arg4
+        msg.block = 0
+        PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
+        msg.src = cython.cast(src_t, view.buf)
+        msg.length = view.len
+        status: uint64_t = OK
+        if msg.length > INLINE_MAX:
+            msg.block = alloc_block(s, msg.length)
+            if msg.block != 0:
+                copy_in(s.mem, block_data(s, msg.block, block_capacity(s, msg.block)), msg.src, msg.length)
+            else:
+                status = FULL
+        if status == OK:
+            status = post_vcore_event(s, msg, vcoreid, EVENT_VCORE_PRIVATE if private else 0)
+            if status != OK and status != GONE and msg.block != 0:
+                free_block(s, msg.block)
+        PyBuffer_Release(cython.address(view))
+        if status == OK:
+            count(s, AS_SENT, 1)
+        return status
+
+    def kernel_event(
+        self, number: uint64_t, payload, arg1: uint64_t, arg2: uint64_t, arg3: uint64_t, arg4: uint64_t
+    ) -> int:
+        """`send_kernel_event`, with at most INLINE_MAX payload bytes. Returns the protocol's status."""
+        self.check()
+        msg = self.msg
+        msg.clear()
+        msg.ev_type = number
+        msg.arg1 = arg1
+        msg.arg2 = arg2
+        msg.arg3 = arg3
+        msg.arg4 = arg4
+        held: bytes = bytes(payload)
+        msg.src = PyBytes_AS_STRING(held)
+        msg.length = PyBytes_GET_SIZE(held)
+        status: uint64_t = send_kernel_event(self.s, msg, NO_VCORE)
+        if status == OK:
+            count(self.s, AS_SENT, 1)
+        return status
+
+    def signal(self, signum: uint64_t) -> int:
+        """`send_posix_signal`. Returns the protocol's status."""
+        self.check()
+        status: uint64_t = send_posix_signal(self.s, self.msg, signum)
+        if status == OK:
+            count(self.s, AS_SENT, 1)
+        return status

@@ -1,0 +1,112 @@
+"""Attach slots: who is attached, under which name, and how everybody else knows whether it still lives.
+
+Each attached thread holds one slot of the segment's table and a byte-range lock (of the open-file kind) on one byte for
+it, far behind the file's data. The kernel drops the lock when its holder dies, whatever the cause. The lock file is an
+open of its own, never mapped and never passed on: a mapping or a descriptor that a child inherits would keep the lock up.
+A forked child closes it first thing.
+
+The lock is taken first, then the slot's generation rises, then the name (slot, generation) is used: so whoever finds a
+name with an older generation knows without asking that its owner is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+
+from ..errors import SegmentError
+from ..front import port
+from ..kern import const
+
+LOCK_BASE = 1 << 40
+_FLOCK = struct.Struct("hhqqi4x")
+SUPERVISOR_SLOT = 0
+"""Slot 0 is the supervisor's: whoever holds it attends the process."""
+
+
+def _lock(fd: int, command: int, kind: int, slot: int) -> tuple[int, ...]:
+    packed = _FLOCK.pack(kind, os.SEEK_SET, LOCK_BASE + slot, 1, 0)
+    found: tuple[int, ...] = _FLOCK.unpack(fcntl.fcntl(fd, command, packed))
+    return found
+
+
+def is_locked(fd: int, slot: int) -> bool:
+    """Whether somebody (through another open of the file than `fd`) holds the slot's lock."""
+    return _lock(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, slot)[0] != fcntl.F_UNLCK
+
+
+def try_lock(fd: int, slot: int) -> bool:
+    """Takes the slot's lock if nobody has it."""
+    try:
+        _lock(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, slot)
+    except OSError:
+        return False
+    return True
+
+
+class SlotTable:
+    """The attach slots of one segment, as one process uses them. `memory` is the mapped segment, `at` the table's offset,
+    `path` the segment's file (opened once more, for the locks)."""
+
+    def __init__(self, memory: memoryview, at: int, count: int, path: str) -> None:
+        self._memory = memory
+        self._at = at
+        self._count = count
+        self._mine: set[int] = set()
+        self._guard = threading.Lock()
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        port.lock_dies_in_child(self.fd)
+
+    def _word(self, slot: int) -> int:
+        word: int = struct.unpack_from("Q", self._memory, self._at + slot * const.SLOT_STRIDE)[0]
+        return word
+
+    def take(self, role: int, slot: int | None = None) -> tuple[int, int]:
+        """Takes a free slot (or the given one) and returns its number and generation. SegmentError if none is free."""
+        with self._guard:
+            candidates = range(1, self._count) if slot is None else [slot]
+            # Slots that say nobody is attached first; then those whose owner died without saying so.
+            for marked in (False, True):
+                for i in candidates:
+                    attached = bool(self._word(i) >> 32)
+                    if i not in self._mine and attached == marked and try_lock(self.fd, i):
+                        return i, self._settle(i, role)
+        if slot is not None:
+            raise SegmentError(f"attach slot {slot} is held by a living process")
+        raise SegmentError(f"all {self._count - 1} attach slots are in use: close handles that are not needed")
+
+    def _settle(self, slot: int, role: int) -> int:
+        at = self._at + slot * const.SLOT_STRIDE
+        generation = ((self._word(slot) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
+        # The generation first: it declares every claim of the former owner dead before this one makes any.
+        struct.pack_into("Q", self._memory, at + const.AS_WORD, generation | 1 << 32)
+        self._memory[at + const.AS_SENT : at + const.SLOT_STRIDE] = bytes(const.SLOT_STRIDE - const.AS_SENT)
+        struct.pack_into("IIQ", self._memory, at + const.AS_PID, os.getpid(), threading.get_native_id(), role)
+        struct.pack_into("Q", self._memory, at + const.AS_SINCE, time.time_ns())
+        self._mine.add(slot)
+        return generation
+
+    def give_back(self, slot: int) -> None:
+        """Gives a slot back: marked first, unlocked then."""
+        with self._guard:
+            if slot not in self._mine:
+                return
+            self._mine.discard(slot)
+            struct.pack_into(
+                "Q", self._memory, self._at + slot * const.SLOT_STRIDE, self._word(slot) & const.SLOT_GEN_MASK
+            )
+            _lock(self.fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, slot)
+
+    def attached(self, probe: int) -> list[int]:
+        """The slots whose owners live, asked through another open of the file."""
+        return [i for i in range(self._count) if self._word(i) >> 32 and (i in self._mine or is_locked(probe, i))]
+
+    def close(self) -> None:
+        """Gives every slot back."""
+        for slot in list(self._mine):
+            self.give_back(slot)
+        port.lock_is_closed(self.fd)
+        os.close(self.fd)

@@ -1,0 +1,86 @@
+"""Workers that start with a fresh interpreter: the program's module is imported anew, and its `Proc` found there.
+
+A spawned worker runs `python -m upcall.host.spawn`, with the module's name (or the path of a program that was run as a
+script), the process's name and the vcore id. What is not created by importing the module cannot be had there: a handler
+that is defined inside a function is refused before anything starts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..proc import Proc
+
+
+def check_importable(proc: Proc) -> None:
+    """ValueError naming the handler that a spawned worker could not have."""
+    definition = proc.definition
+    handlers = [(f"handler of {item.type!r}", item.handler) for item in definition.registrations]
+    handlers += [(f"handler of queue {q.name!r}", q.handler) for q in definition.queues.values() if q.handler]
+    handlers += [("main", function) for function in definition.mains]
+    for what, function in handlers:
+        name = getattr(function, "__qualname__", repr(function))
+        if "<locals>" in name:
+            raise ValueError(
+                f"{what} of {proc.name!r}, {name}, is defined inside a function: a spawned worker cannot import it; "
+                "define it at the top of a module, or use start_method='fork'"
+            )
+
+
+def home(proc: Proc) -> str:
+    """Where a worker finds this `Proc`: a module's name, or a script's path. ValueError if it is in neither."""
+    for name, module in list(sys.modules.items()):
+        if any(value is proc for value in list(vars(module).values()) if type(value) is type(proc)):
+            if name in ("__main__", "__mp_main__"):
+                path = getattr(module, "__file__", None)
+                spec = getattr(module, "__spec__", None)
+                if spec is not None and spec.name not in ("__main__", "__mp_main__"):
+                    return spec.name.removesuffix(".__main__")
+                if path:
+                    return os.path.abspath(path)
+                continue
+            return name
+    raise ValueError(
+        f"process {proc.name!r} is not a global of any module, so a spawned worker cannot import it: "
+        "assign it to a name at the top of a module, or use start_method='fork'"
+    )
+
+
+def spawn(proc: Proc, vcoreid: int) -> int:
+    """Starts a worker process; returns its pid."""
+    arguments = json.dumps([home(proc), proc.name, vcoreid, sys.path, sys.argv])
+    command = [sys.executable, "-m", "upcall.host.spawn", arguments]
+    return os.posix_spawn(sys.executable, command, {**os.environ, "UPCALL_SPAWNED": "1"})
+
+
+def _find(where: str, name: str) -> Proc:
+    from ..proc import Proc
+
+    if where.endswith(".py") or os.sep in where:
+        found = runpy.run_path(where, run_name="__mp_main__")
+    else:
+        found = vars(importlib.import_module(where))
+    for value in found.values():
+        if isinstance(value, Proc) and value.name == name:
+            return value
+    raise ValueError(f"importing {where} made no Proc named {name!r}")
+
+
+def main() -> int:
+    """A spawned worker's whole life."""
+    from .worker import worker_process
+
+    where, name, vcoreid, path, arguments = json.loads(sys.argv[1])
+    sys.path[:] = path
+    sys.argv[:] = arguments  # what the program reads while it is imported is what its first process read
+    return worker_process(_find(where, name), name, vcoreid)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,391 @@
+"""The supervisor: makes or adopts the segment, forks a worker per vcore, starts new ones for those that died, stops them.
+
+It holds attach slot 0: whoever has its lock attends the process. Workers are watched through pidfds, so nothing is
+polled: the supervisor sleeps in one `select` on them, on an event descriptor that signal handlers write to, and on the
+time of the next restart.
+
+When a worker dies: its vcore is NOHOST from then on, what it held is settled (`recover_vcore`), what waits is announced
+to the others, and a new worker is forked, at once the first time and then after doubling pauses, up to BACKOFF_MAX_S.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import selectors
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import NameInUse, SegmentError, UpcallError
+from ..front import port
+from ..kern import const
+from ..kern.layout import map_at, vcpd_at
+from ..kern.proc import startcore, unhost_vcore
+from ..parlib.mbox import has_bits, recover_mbox, waiting_in
+from ..parlib.vcore import announce, recover_vcore
+from . import segment as files
+from .segment import Geometry, Segment
+from .worker import bind_tables, describe_exit, worker_process
+
+if TYPE_CHECKING:
+    from ..proc import Proc
+
+log = logging.getLogger("upcall")
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 5.0
+STEADY_S = 10.0
+"""A worker that lived so long has started well: its next restart is at once."""
+GIVE_UP = 8
+"""So many deaths in a row, each before STEADY_S: reported, and tried at BACKOFF_MAX_S from then on."""
+
+
+def open_for_owner(proc: Proc) -> Segment:
+    """The segment of a starting process, attended by us: a new one, or an unattended one with what waits in it."""
+    name, definition = proc.name, proc.definition
+    for _ in range(100):
+        try:
+            segment = files.open_segment(name)
+        except UpcallError as error:
+            if isinstance(error, SegmentError):
+                raise
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                made = files.create(name, Geometry.for_memory(definition.vcores, definition.memory))
+                made.close()
+            continue
+        try:
+            supervisor = segment.attach(const.ROLE_SUPERVISOR, slot=0)
+        except SegmentError:
+            pid = segment.u32(segment.seg.procinfo + const.PI_SUPERVISOR_PID)
+            segment.close()
+            if not os.path.exists(f"/proc/{pid}"):
+                time.sleep(0.002)  # not its supervisor: a clean-up looks at it just now, and lets go
+                continue
+            raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name") from None
+        # Somebody may have removed the file between our open and our lock: then it is not the one that others find.
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(segment.path / "segment").st_ino == os.fstat(segment.file).st_ino:
+                try:
+                    _take_over(proc, segment, supervisor)
+                except BaseException:
+                    finish(segment, supervisor)
+                    segment.close()
+                    raise
+                return segment
+        segment.close()
+    raise SegmentError(f"segment of {name!r} appears and vanishes: is another program cleaning {files.folder()}?")
+
+
+def _take_over(proc: Proc, segment: Segment, supervisor: Any) -> None:
+    """Settles what a former run has left, and writes this run's definition."""
+    definition, info = proc.definition, segment.seg.procinfo
+    if definition.vcores > segment.geometry.max_vcores:
+        raise SegmentError(
+            f"vcores={definition.vcores}, but the segment that {proc.name!r} left has room for "
+            f"{segment.geometry.max_vcores}: start it with fewer, or remove it with upcall clean --discard"
+        )
+    for v in range(segment.geometry.max_vcores):
+        unhost_vcore(supervisor, v)
+        recover_vcore(supervisor, v, segment.u64(vcpd_at(segment.seg, v) + const.VCPD_HOST))
+    segment.put_u64(info + const.PI_NUM_VCORES, definition.vcores)
+    segment.put_u64(info + const.PI_CORES, definition.cores)
+    segment.put_u64(info + const.PI_SPIN_NS, int(definition.spin_us * 1000))
+    segment.put_u64(info + const.PI_PREEMPT_NS, int(definition.preempt_after_ms * 1e6))
+    segment.put_u32(info + const.PI_STOP, 0)
+    segment.put_u32(info + const.PI_SUPERVISOR_PID, os.getpid())
+    segment.put_u64(info + const.PI_SUPERVISOR, supervisor.me)
+    bind_tables(proc, segment)
+    epoch = (segment.u64(info + const.PI_STATE) >> 8) + 1
+    segment.put_u64(info + const.PI_STATE, const.P_CREATED | epoch << 8)
+
+
+def something_waits(segment: Segment, seg: Any) -> int:
+    """How many mailboxes hold something that nobody has handled."""
+    boxes = range(segment.seg.nr_mboxes)
+    return sum(bool(waiting_in(seg, box, 0)) or has_bits(seg, box) for box in boxes)
+
+
+def finish(segment: Segment, seg: Any) -> bool:
+    """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
+    pairs with the last look of `send_event`."""
+    info = segment.seg.procinfo
+    for box in range(segment.seg.nr_mboxes):
+        recover_mbox(seg, box)
+    before = segment.u64(info + const.PI_STATE)
+    segment.put_u64(info + const.PI_STATE, const.P_DYING | ((before >> 8) + 1) << 8)
+    port.add_word(seg, info + const.PI_DRAINERS, 0)
+    if something_waits(segment, seg):
+        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((before >> 8) + 2) << 8)
+        return False
+    files.remove(segment)
+    return True
+
+
+@dataclass
+class Worker:
+    """One vcore's worker: its process now, and how its starts went."""
+
+    vcoreid: int
+    pid: int = 0
+    pidfd: int = -1
+    started: float = 0.0
+    deaths: int = 0
+    restart_at: float | None = None
+
+
+class Supervisor:
+    """Attends one process until it is stopped. `ready` is called once, when every vcore runs; `pipe` is a descriptor that
+    workers must not inherit."""
+
+    def __init__(self, proc: Proc, ready: Any = None, pipe: int = -1) -> None:
+        self.proc = proc
+        self.pipe = pipe
+        self.segment = open_for_owner(proc)
+        self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
+        self.workers = [Worker(v) for v in range(proc.definition.vcores)]
+        self.ready = ready
+        self.selector = selectors.DefaultSelector()
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.selector.register(self.wake, selectors.EVENT_READ, None)
+        self.stop_as: int = 0
+        self.signals = 0
+
+    def fork(self, worker: Worker) -> None:
+        """Starts a worker process for a vcore."""
+        worker.restart_at = None
+        worker.started = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if self.proc.definition.start_method == "spawn":
+            from .spawn import spawn
+
+            worker.pid = spawn(self.proc, worker.vcoreid)
+        else:
+            worker.pid = os.fork()
+            if worker.pid == 0:
+                _in_child(lambda: self._worker(worker.vcoreid))
+        worker.pidfd = os.pidfd_open(worker.pid)
+        self.selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+
+    def _worker(self, vcoreid: int) -> int:
+        """A worker process, before it becomes one: lets go of what is the supervisor's."""
+        if self.ready is not None and self.pipe >= 0:
+            os.close(self.pipe)
+        for other in self.workers:
+            if other.pidfd >= 0:
+                os.close(other.pidfd)
+        self.selector.close()
+        os.close(self.wake)
+        return worker_process(self.proc, self.proc.name, vcoreid)
+
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """SIGINT, SIGTERM: stop; a second one: at once."""
+        self.signals += 1
+        self.stop_as = const.STOP_DRAIN if self.proc.definition.stop == "drain" else const.STOP_NOW
+        os.eventfd_write(self.wake, 1)
+
+    def run(self) -> None:
+        """Until stopped. The caller has installed `on_signal`."""
+        for worker in self.workers:
+            self.fork(worker)
+        try:
+            while any(worker.pid or worker.restart_at is not None for worker in self.workers):
+                self._step()
+        finally:
+            for worker in self.workers:
+                if worker.pid:
+                    os.kill(worker.pid, signal.SIGKILL)
+                    os.waitpid(worker.pid, 0)
+            self.close()
+
+    def _step(self) -> None:
+        if self.ready is not None and all(self._online(w) for w in self.workers):
+            self.ready()
+            self.ready = None
+        due = [w.restart_at for w in self.workers if w.restart_at is not None]
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        if self.ready is not None:
+            timeout = 0.002  # starting up: nobody tells us that a worker has come online
+        for key, _ in self.selector.select(timeout):
+            if key.data is None:
+                os.eventfd_read(self.wake)
+                self._stop()
+            else:
+                self._died(key.data)
+        now = time.monotonic()
+        for worker in self.workers:
+            if worker.restart_at is not None and (self.stop_as or worker.restart_at <= now):
+                worker.restart_at = None
+                if not self.stop_as:
+                    self.fork(worker)
+
+    def _online(self, worker: Worker) -> bool:
+        return bool(self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST) or worker.deaths > 0
+
+    def _stop(self) -> None:
+        """Tells every worker to stop, and wakes them all; a second request kills them."""
+        if self.signals > 1:
+            for worker in self.workers:
+                if worker.pid:
+                    os.kill(worker.pid, signal.SIGKILL)
+        self.segment.put_u32(self.seg.procinfo + const.PI_STOP, self.stop_as)
+        for worker in self.workers:
+            port.add_word(self.seg, vcpd_at(self.seg, worker.vcoreid) + const.VCPD_NOTIF_PENDING, 1)
+            startcore(self.seg, worker.vcoreid)
+            port.interrupt_vcore(self.seg, worker.vcoreid)
+
+    def _died(self, worker: Worker) -> None:
+        """A worker has ended: settles what it held, and plans its restart."""
+        self.selector.unregister(worker.pidfd)
+        os.close(worker.pidfd)
+        worker.pidfd = -1
+        _, status = os.waitpid(worker.pid, 0)
+        lived, worker.pid = time.monotonic() - worker.started, 0
+        name = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
+        unhost_vcore(self.seg, worker.vcoreid)
+        again = recover_vcore(self.seg, worker.vcoreid, name)
+        if self.stop_as:
+            return
+        announce(self.seg)
+        worker.deaths = 1 if lived >= STEADY_S else worker.deaths + 1
+        pause = 0.0 if worker.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (worker.deaths - 2))
+        if worker.deaths >= GIVE_UP:
+            pause = BACKOFF_MAX_S
+        log.warning(
+            "%s/vcore %d: worker ended (%s) after %.1f s; %d event(s) in its hands will be handled again; restart in %.2f s",
+            self.proc.name, worker.vcoreid, describe_exit(status), lived, again, pause,
+        )  # fmt: skip
+        at = vcpd_at(self.seg, worker.vcoreid) + const.VCPD_RESTARTS
+        self.segment.put_u64(at, self.segment.u64(at) + 1)
+        worker.restart_at = time.monotonic() + pause
+
+    def close(self) -> None:
+        """The end: removes the segment, or leaves it with what waits in it."""
+        if not finish(self.segment, self.seg):
+            waiting = something_waits(self.segment, self.seg)
+            log.warning(
+                "%s: stopped with events waiting in %d mailbox(es): they stay in %s for the next start",
+                self.proc.name, waiting, self.segment.path,
+            )  # fmt: skip
+        self.selector.close()
+        os.close(self.wake)
+        self.segment.close()
+
+
+def _in_child(function: Any) -> None:
+    """Runs a forked child's life; never returns."""
+    code = 1
+    try:
+        code = function()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def run_here(proc: Proc) -> None:
+    """`Proc.run`: attends the process in the calling one, in the main thread, until a signal stops it."""
+    if proc.definition.host == "thread":
+        from .threads import run_threads
+
+        run_threads(proc)
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(f"Proc.run of {proc.name!r} handles signals: call it in the main thread, or use start()")
+    supervisor = Supervisor(proc)
+    former = {number: signal.signal(number, supervisor.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        supervisor.run()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class Background:
+    """A supervisor child process, as its starter sees it."""
+
+    def __init__(self, proc: Proc, pid: int) -> None:
+        self.proc = proc
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    def stop(self, stop: Literal["drain", "now"], timeout: float | None) -> None:
+        """Asks the supervisor to stop, and waits for its end. TimeoutError past `timeout` seconds."""
+        number = signal.SIGTERM if stop == "drain" else signal.SIGINT
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.pidfd, selectors.EVENT_READ)
+            if not selector.select(timeout):
+                raise TimeoutError(f"process {self.proc.name!r} (pid {self.pid}) still stops after {timeout} s")
+        os.close(self.pidfd)
+        os.waitpid(self.pid, 0)
+
+
+def start_child(proc: Proc) -> Any:
+    """`Proc.start`: forks a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
+    if proc.definition.host == "thread":
+        from .threads import ThreadsInBackground
+
+        return ThreadsInBackground(proc)
+    read, write = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        _in_child(lambda: _supervise(proc, write))
+    os.close(write)
+    with open(read, "rb") as pipe:
+        said = pipe.read().decode(errors="replace")
+    if said == "ready":
+        return Background(proc, pid)
+    _, status = os.waitpid(pid, 0)
+    kind, _, message = said.partition(":")
+    errors: dict[str, type[Exception]] = {
+        "NameInUse": NameInUse,
+        "SegmentError": SegmentError,
+        "ValueError": ValueError,
+    }
+    raise errors.get(kind, UpcallError)(message or f"process {proc.name!r} did not start ({describe_exit(status)})")
+
+
+def _supervise(proc: Proc, pipe: int) -> int:
+    """The supervisor child. SIGTERM drains, SIGINT leaves what waits; the terminal's Ctrl-C is its starter's business."""
+    os.setpgid(0, 0)
+
+    def say(text: str) -> None:
+        os.write(pipe, text.encode())
+        os.close(pipe)
+
+    try:
+        supervisor = Supervisor(proc, ready=lambda: say("ready"), pipe=pipe)
+    except BaseException as error:
+        say(f"{type(error).__name__}:{error}")
+        return 1
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        proc.definition.stop = "drain" if signum == signal.SIGTERM else "now"
+        supervisor.signals = 0
+        supervisor.on_signal(signum, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    # If our starter dies, nobody will stop us: drain and end.
+    _end_with_parent()
+    supervisor.run()
+    return 0
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

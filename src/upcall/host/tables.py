@@ -1,0 +1,113 @@
+"""The tables of names in a segment: event types and event queues.
+
+Both are written by the process's owner only, under `proc_lock`, entry first, then the count, and never changed afterwards;
+readers read the count, then the entries before it. What a reader finds is checked like everything else in the segment.
+"""
+
+from __future__ import annotations
+
+from ..errors import SegmentError
+from ..flags import EventFlag, EventType
+from ..front import port
+from ..kern import const
+from ..kern.event import queue_mbox
+from ..kern.layout import Seg, evq_at, mbox_at
+from ..kern.proc import proc_lock, proc_unlock
+from .segment import Segment
+
+KERNEL_TYPES: dict[object, int] = {kind: int(kind) for kind in EventType}
+
+
+def types(segment: Segment) -> dict[int, str]:
+    """The program's event types by number."""
+    count = min(segment.u32(segment.seg.procinfo + const.PI_NR_TYPES), segment.geometry.max_types - const.TYPE_PROGRAM)
+    first = const.TYPE_PROGRAM
+    return {i: segment.text(segment.seg.types + i * const.NAME_BYTES) for i in range(first, first + count)}
+
+
+def queues(segment: Segment) -> dict[int, str]:
+    """The event queues by number."""
+    count = min(segment.u32(segment.seg.procinfo + const.PI_NR_QUEUES), segment.geometry.max_queues)
+    return {i: segment.text(evq_at(segment.seg, i) + const.EVQ_NAME) for i in range(count)}
+
+
+def _check_text(text: str, what: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} {text!r} must be a str, not {type(text).__name__}")
+    size = len(text.encode())
+    if not text or size >= const.NAME_BYTES or "\0" in text or not text.isprintable():
+        raise ValueError(f"{what} {text!r}: use 1 to {const.NAME_BYTES - 1} bytes of printable text")
+
+
+def check_type_name(name: str) -> None:
+    """ValueError if an event type cannot have this name."""
+    _check_text(name, "event type")
+
+
+def check_queue_name(name: str) -> None:
+    """ValueError if a queue cannot have this name."""
+    _check_text(name, "queue name")
+
+
+def _locked(segment: Segment, seg: Seg) -> None:
+    if not proc_lock(seg):
+        raise SegmentError(f"the tables of {segment.name!r} are being changed by another process: try again")
+
+
+def register_type(segment: Segment, seg: Seg, name: str) -> int:
+    """The number of a program type, registered now if it is new. SegmentError if the table is full."""
+    check_type_name(name)
+    _locked(segment, seg)
+    try:
+        known = {text: number for number, text in types(segment).items()}
+        if name in known:
+            return known[name]
+        number = const.TYPE_PROGRAM + len(known)
+        if number >= segment.geometry.max_types:
+            raise SegmentError(f"no room for event type {name!r}: {segment.name!r} has its {len(known)} types")
+        segment.put_text(segment.seg.types + number * const.NAME_BYTES, name)
+        port.release_word(seg, segment.seg.procinfo + const.PI_NR_TYPES, len(known) + 1)
+        return number
+    finally:
+        proc_unlock(seg)
+
+
+def register_queue(
+    segment: Segment, seg: Seg, name: str, *, flags: int, vcore: int, mailbox: int, limit: int, on_full: int
+) -> int:
+    """The number of an event queue, registered now if it is new; a known one keeps its mailbox and takes the rest.
+    `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares."""
+    check_queue_name(name)
+    _locked(segment, seg)
+    try:
+        known = {text: number for number, text in queues(segment).items()}
+        number = known.get(name, len(known))
+        if number >= segment.geometry.max_queues:
+            raise SegmentError(f"no room for queue {name!r}: {segment.name!r} has its {len(known)} queues")
+        at = evq_at(segment.seg, number)
+        if mailbox == -2:
+            box = 0
+        else:
+            box = queue_mbox(segment.seg, number if mailbox == -1 else mailbox) + 1
+            segment.put_u64(mbox_at(segment.seg, box - 1) + const.MB_LIMIT, limit)
+        segment.put_u32(at + const.EVQ_FLAGS, flags)
+        segment.put_u32(at + const.EVQ_VCORE, vcore)
+        segment.put_u32(at + const.EVQ_MBOX, box)
+        segment.put_u32(at + const.EVQ_ON_FULL, on_full)
+        if name not in known:
+            segment.put_text(at + const.EVQ_NAME, name)
+            port.release_word(seg, at + const.EVQ_USED, 1)
+            port.release_word(seg, segment.seg.procinfo + const.PI_NR_QUEUES, number + 1)
+        return number
+    finally:
+        proc_unlock(seg)
+
+
+def register_kernel_queue(segment: Segment, seg: Seg, kind: EventType, queue: int) -> None:
+    """Registers a queue for a kernel event; pairs with the read barrier in `send_kernel_event`."""
+    port.release_word(seg, segment.seg.procinfo + const.PI_KERNEL_EVTS + int(kind) * 4, queue + 1)
+
+
+def queue_flags(segment: Segment, queue: int) -> EventFlag:
+    """A queue's delivery flags."""
+    return EventFlag(segment.u32(evq_at(segment.seg, queue) + const.EVQ_FLAGS) & int(sum(EventFlag)))

@@ -1,0 +1,92 @@
+"""Vcores as threads of one process: for free-threaded Python, and for tests. No interrupts (G12), no restarts."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING, Literal
+
+from ..front import port
+from ..kern import const
+from ..kern.layout import vcpd_at
+from ..kern.proc import startcore
+from .supervisor import finish, open_for_owner, something_waits
+from .worker import VCoreHost, WorkerHandle
+
+if TYPE_CHECKING:
+    from ..proc import Proc
+
+log = logging.getLogger("upcall")
+
+
+class ThreadsInBackground:
+    """A process whose vcores are threads of this one; returns when every vcore runs."""
+
+    def __init__(self, proc: Proc) -> None:
+        self.proc = proc
+        self.segment = open_for_owner(proc)
+        self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
+        self.handle = WorkerHandle(self.segment)
+        proc._lend_handle(self.handle)
+        started = threading.Barrier(proc.definition.vcores + 1)
+        self.threads = [
+            threading.Thread(target=self._vcore, args=(v, started), name=f"{proc.name}/vcore {v}", daemon=True)
+            for v in range(proc.definition.vcores)
+        ]
+        for thread in self.threads:
+            thread.start()
+        started.wait()
+
+    def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
+        try:
+            host = VCoreHost(self.proc.definition, self.handle, vcoreid, signals=False)
+            host.start()
+        finally:
+            started.wait()
+        try:
+            host.loop()
+        except BaseException:
+            log.error("%s/vcore %d: ended\n%s", self.proc.name, vcoreid, traceback.format_exc().rstrip())
+        finally:
+            host.finish()
+
+    def request_stop(self, stop: str) -> None:
+        """Tells every vcore to stop, and wakes them all."""
+        self.segment.put_u32(self.seg.procinfo + const.PI_STOP, const.STOP_DRAIN if stop == "drain" else const.STOP_NOW)
+        for v in range(len(self.threads)):
+            port.add_word(self.seg, vcpd_at(self.seg, v) + const.VCPD_NOTIF_PENDING, 1)
+            startcore(self.seg, v)
+
+    def stop(self, stop: Literal["drain", "now"], timeout: float | None) -> None:
+        """Stops all vcores, then removes the segment if nothing waits. TimeoutError past `timeout` seconds."""
+        self.request_stop(stop)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self.threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                raise TimeoutError(f"{thread.name} still stops after {timeout} s")
+        if not finish(self.segment, self.seg):
+            waiting = something_waits(self.segment, self.seg)
+            log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)
+
+
+def run_threads(proc: Proc) -> None:
+    """`Proc.run` with threads: until SIGINT or SIGTERM."""
+    background = ThreadsInBackground(proc)
+    stopped = threading.Event()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stopped.set()
+
+    former = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stopped.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        background.stop("drain" if proc.definition.stop == "drain" else "now", None)
+        proc._close_handle()

@@ -1,0 +1,297 @@
+"""A vcore's host: a worker process's main thread, or a thread.
+
+The loop: everything there is to do in vcore context (`work`), then user code in uthread context, then `idle`, which looks
+a while longer, yields and sleeps. A stop is looked for each time round; a worker that is told to drain leaves when a full
+look finds nothing.
+
+The interrupt. Each vcore has a FIFO beside the segment. The worker holds its read end (and a write end, so that it never
+sees an end of file), and has the kernel send INTERRUPT to its main thread when a byte arrives. Python then runs
+`on_interrupt` between two bytecodes of user code: vcore context on top of uthread context. INTERRUPT is SIGURG, because its
+default is to be ignored (a byte that arrives before the handler is there, or after it is gone, kills nobody), it is a
+standard signal (many bytes, one signal, as `notif_pending` is one flag), and neither Python nor the common libraries use
+it for anything else: SIGIO and the realtime signals kill by default, SIGUSR1 and SIGUSR2 belong to programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import struct
+import threading
+import traceback
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..front.dispatch import Dispatcher
+from ..handle import Handle
+from ..kern import const
+from ..kern.layout import vcpd_at
+from ..kern.proc import host_vcore, unhost_vcore
+from ..parlib import vcore as parlib
+from . import tables
+from .segment import Segment, open_segment
+
+if TYPE_CHECKING:
+    from ..proc import Definition, Proc
+
+log = logging.getLogger("upcall")
+INTERRUPT = signal.SIGURG
+_F_SETOWN_EX, _F_OWNER_TID = 15, 0
+_PR_SET_PDEATHSIG = 1
+
+
+class Leave(BaseException):
+    """Raised in user code (`Proc.main`) to end it when its vcore has to stop."""
+
+
+class Report:
+    """What goes wrong in handlers, to the log: an exception with its event, a type nobody handles once."""
+
+    def __init__(self, name: str, vcoreid: int) -> None:
+        self.who = f"{name}/vcore {vcoreid}"
+        self.seen: set[object] = set()
+
+    def failed(self, event: object, error: BaseException) -> None:
+        """A handler raised."""
+        if isinstance(error, Leave):
+            raise error
+        lines = "".join(traceback.format_exception(error)).rstrip()
+        log.error("%s: handler failed for %r; the event counts as handled\n%s", self.who, event, lines)
+
+    def unhandled(self, event: Any) -> None:
+        """Nobody handles this type."""
+        if event.type not in self.seen:
+            self.seen.add(event.type)
+            log.warning("%s: no handler for %r: such events are counted and dropped", self.who, event)
+
+    def corrupt(self, queue: int) -> None:
+        """A slot held what no sender writes."""
+        if "corrupt" not in self.seen:
+            self.seen.add("corrupt")
+            log.error("%s: dropped a message that no sender writes (queue number %d)", self.who, queue - 1)
+
+
+class WorkerHandle(Handle):
+    """The process's own segment, as its workers send to it; shared by vcores that are threads of one process."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment, may_register=True)
+        self.queue_handlers: dict[int, Any] = {}
+
+    def host_here(self, dispatcher: Dispatcher) -> None:
+        """The calling thread hosts this vcore from now on, and sends under its name."""
+        self.adopt(dispatcher.s)
+        self._local.dispatcher = dispatcher
+
+    def may_block(self) -> bool:
+        """Not in vcore context: this vcore may be the one that has to make the room."""
+        dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
+        return dispatcher is None or not dispatcher.in_vcore_context
+
+    def queue_handler(self, number: int) -> Any:
+        """The handler of queue `number - 1` for types without one of their own."""
+        return self.queue_handlers.get(number - 1)
+
+
+class VCoreHost:
+    """One vcore's host, made in the thread that hosts it. `signals`: that is the main thread of a worker process, and can
+    be interrupted."""
+
+    def __init__(self, definition: Definition, handle: WorkerHandle, vcoreid: int, *, signals: bool) -> None:
+        self.definition = definition
+        self.segment = segment = handle.segment
+        self.vcoreid = vcoreid
+        self.seg = segment.attach(const.ROLE_VCORE)
+        self.handle = handle
+        self.dispatcher = Dispatcher(self.seg, vcoreid, handle, Report(segment.name, vcoreid))
+        handle.host_here(self.dispatcher)
+        self.dispatcher.spin_ns = int(definition.spin_us * 1000)
+        self.signals = signals
+        self.fifo = self.fifo_writer = -1
+        self.leaving = False
+        self._register()
+
+    def _register(self) -> None:
+        for spec in self.definition.queues.values():
+            number = self.handle.queue_number(spec.name)
+            if spec.handler is not None:
+                self.handle.queue_handlers[number] = spec.handler
+            if spec.flags & const.EVENT_THREAD:
+                self.dispatcher.threads.add(number)
+        for item in self.definition.registrations:
+            queue = None if item.queue is None else self.handle.queue_number(item.queue) + 1
+            self.dispatcher.handle(queue, self.handle.types[item.type], item.handler, item.batch_max)
+
+    def start(self) -> None:
+        """Hosts the vcore, in vcore context. RuntimeError if somebody alive does."""
+        parlib.disable_notifs(self.dispatcher)
+        if not host_vcore(self.seg, self.vcoreid):
+            raise RuntimeError(f"vcore {self.vcoreid} of {self.segment.name!r} is hosted by another living process")
+        at = vcpd_at(self.seg, self.vcoreid)
+        self.segment.put_u32(at + const.VCPD_PID, os.getpid())
+        self.segment.put_u32(at + const.VCPD_TID, threading.get_native_id())
+        if self.signals:
+            self._open_fifo()
+        parlib.vcore_entry(self.dispatcher)
+
+    def _open_fifo(self) -> None:
+        path = self.segment.path / f"vc{self.vcoreid}"
+        # Two opens: on one that also writes, our own reading would raise the signal, since it makes room to write.
+        self.fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.fifo_writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        signal.signal(INTERRUPT, self.on_interrupt)
+        fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
+        fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
+        fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        """INTERRUPT: in user code, enter vcore context on top of it."""
+        self._empty_fifo()
+        if self.dispatcher.in_vcore_context:
+            return  # the loop looks at notif_pending by itself before it leaves
+        parlib.disable_notifs(self.dispatcher)
+        bump = vcpd_at(self.seg, self.vcoreid) + const.VCPD_NOTIFS
+        self.segment.put_u64(bump, self.segment.u64(bump) + 1)
+        self._vcore_context()
+        if self.stopping() and self.leaving:
+            raise Leave
+
+    def _empty_fifo(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fifo, 4096)
+
+    def _vcore_context(self) -> None:
+        """Works until there is nothing left, then leaves vcore context."""
+        while True:
+            while parlib.work(self.dispatcher):
+                pass
+            if parlib.leave_vcore_context(self.dispatcher):
+                return
+
+    def stopping(self) -> int:
+        """0, STOP_DRAIN or STOP_NOW."""
+        return self.segment.u32(self.seg.procinfo + const.PI_STOP)
+
+    def in_uthread_context(self, function: Any, *args: Any) -> None:
+        """Runs user code with notifications on."""
+        self._vcore_context()
+        try:
+            function(*args)
+        finally:
+            parlib.disable_notifs(self.dispatcher)
+
+    def run_mains(self) -> None:
+        """The program's own user code, before the loop."""
+        for function in self.definition.mains:
+            if self.stopping():
+                return
+            self.leaving = True
+            try:
+                self.in_uthread_context(function)
+            except Leave:
+                parlib.disable_notifs(self.dispatcher)
+            except Exception:
+                log.error(
+                    "%s/vcore %d: main failed\n%s", self.segment.name, self.vcoreid, traceback.format_exc().rstrip()
+                )
+            finally:
+                self.leaving = False
+
+    def run_threads(self) -> int:
+        """One event of each THREAD queue, in uthread context."""
+        found = 0
+        for queue in list(self.dispatcher.active):
+            if queue in self.dispatcher.threads:
+                found += self.dispatcher.run_thread(queue, self.in_uthread_context)
+        return found
+
+    def loop(self) -> None:
+        """Until a stop: work, user code, sleep."""
+        self.run_mains()
+        while True:
+            stop = self.stopping()
+            if stop == const.STOP_NOW:
+                return
+            found = parlib.work(self.dispatcher)
+            if self.dispatcher.threads:
+                found += self.run_threads()
+            if found:
+                continue
+            if stop == const.STOP_DRAIN:
+                parlib.look_everywhere(self.dispatcher)
+                if not parlib.work(self.dispatcher) and not self.run_threads():
+                    return
+                continue
+            self.dispatcher.idle()
+
+    def finish(self) -> None:
+        """Leaves in good order: what it answered for is announced to the others."""
+        if self.signals and self.fifo >= 0:
+            signal.signal(INTERRUPT, signal.SIG_IGN)
+        parlib.vcore_leave(self.dispatcher)
+        unhost_vcore(self.seg, self.vcoreid)
+        if not self.stopping():
+            parlib.announce(self.seg)
+        if self.fifo >= 0:
+            os.close(self.fifo)
+            os.close(self.fifo_writer)
+
+
+def worker_process(proc: Proc, name: str, vcoreid: int) -> int:
+    """A worker process's whole life; returns its exit code."""
+    # Nobody would restart us, or stop us: a worker ends with its supervisor.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    segment = open_segment(name)
+    host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
+    proc._lend_handle(host.handle)
+    host.start()
+    signal.signal(signal.SIGTERM, lambda signum, frame: _stop_here(host))
+    try:
+        host.loop()
+    except Leave:
+        pass
+    finally:
+        host.finish()
+        logging.shutdown()
+    return 0
+
+
+def _stop_here(host: VCoreHost) -> None:
+    """SIGTERM to a worker: it ends after what is in hand; the supervisor starts another unless the process stops."""
+    raise Leave
+
+
+def bind_tables(proc: Proc, segment: Segment) -> None:
+    """Writes a definition's types, queues and kernel events into its segment (the owner does, before any worker)."""
+    definition = proc.definition
+    seg = segment.attach(const.ROLE_SUPERVISOR)
+    try:
+        for item in definition.registrations:
+            if isinstance(item.type, str):
+                tables.register_type(segment, seg, item.type)
+        for spec in definition.queues.values():
+            known = {text: number for number, text in tables.queues(segment).items()}
+            mailbox = -1 if spec.mailbox is None else -2 if spec.mailbox == "vcore" else known[spec.mailbox]
+            tables.register_queue(
+                segment, seg, spec.name, flags=int(spec.flags), vcore=spec.vcore, mailbox=mailbox, limit=spec.limit,
+                on_full=spec.on_full,
+            )  # fmt: skip
+        known = {text: number for number, text in tables.queues(segment).items()}
+        for kind, name in definition.kernel_queues.items():
+            tables.register_kernel_queue(segment, seg, kind, known[name])
+    finally:
+        segment.detach(seg)
+
+
+def describe_exit(status: int) -> str:
+    """ "exit code 1", or "signal 9 (SIGKILL)", of a wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"signal {number} ({signal.Signals(number).name})"
+    return f"exit code {os.waitstatus_to_exitcode(status)}"

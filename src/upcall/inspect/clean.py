@@ -1,0 +1,126 @@
+"""Removing segments that nobody attends.
+
+Whoever removes a segment first takes the locks of *all* its attach slots: none of them has a living owner then, nobody
+can start it (it needs slot 0), and no sender can attach. Under these locks the process is made DYING before the last
+look: a sender that has the file open already, and gets a slot when the locks fall, is told that the process is gone
+instead of sending into a file that no name leads to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import NoSuchProcess, SegmentError
+from ..host.segment import folder, names, remove
+from ..host.slots import SUPERVISOR_SLOT, try_lock
+from ..kern import const
+from .reader import Reader
+
+OURS = re.compile(r"segment|vc\d+|draft-\d+-[0-9a-f]+")
+"""The files of a segment's folder."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of one segment: whether it was removed, how many events were lost with it (None: it could not be
+    read), and why it was removed or stays."""
+
+    name: str
+    removed: bool
+    lost: int | None
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return asdict(self)
+
+
+def clean(discard: bool = False, only: Iterable[str] | None = None) -> list[Cleaned]:
+    """Removes the unattended segments in which nothing waits; with `discard` those in which something does, too, and
+    those that cannot be read. `only` these names; None: all of this user's. Segments that somebody alive is attached to
+    stay in any case. NoSuchProcess for a name in `only` that has none."""
+    if only is None:
+        found = []
+        for name in sorted(names()):
+            with suppress(NoSuchProcess):
+                found.append(_clean(name, discard))
+        return found
+    return [_clean(name, discard) for name in only]
+
+
+def _clean(name: str, discard: bool) -> Cleaned:
+    try:
+        with Reader(name) as reader:
+            return _clean_whole(reader, discard)
+    except NoSuchProcess:
+        raise
+    except (SegmentError, ValueError) as error:
+        return _clean_damaged(name, discard, str(error))
+
+
+def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
+    name, locks = reader.name, os.open(reader.segment.path / "segment", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(locks).st_ino != os.fstat(reader.segment.file).st_ino:
+            return Cleaned(name, False, 0, "it is being replaced by another one")
+        if (held := _take_all(locks, reader.geometry.max_slots)) is not None:
+            pid = reader.slot_pid(held)
+            what = "attended by" if held == SUPERVISOR_SLOT else "in use by a sender,"
+            return Cleaned(name, False, 0, f"{what} pid {pid}")
+        reader.refresh()
+        before = reader.u64(reader.seg.procinfo + const.PI_STATE)
+        _put_state(locks, reader, const.P_DYING | ((before >> 8) + 1 << 8))
+        reader.refresh()
+        lost = reader.waiting(settled=True)
+        if lost and not discard:
+            _put_state(locks, reader, before & 0xFF | ((before >> 8) + 2 << 8))
+            return Cleaned(name, False, 0, f"{lost} events wait: start it to handle them, or --discard them")
+        remove(reader.segment)
+        return Cleaned(name, True, lost, "discarded" if lost else "nothing waited")
+    finally:
+        os.close(locks)
+
+
+def _put_state(file: int, reader: Reader, state: int) -> None:
+    """Writes the process's state. Nobody else can: every slot is ours."""
+    os.pwrite(file, struct.pack("Q", state & (1 << 64) - 1), reader.seg.procinfo + const.PI_STATE)
+
+
+def _clean_damaged(name: str, discard: bool, error: str) -> Cleaned:
+    """A segment that cannot be read: nobody knows what waits in it, so it takes a word to remove it."""
+    if not discard:
+        return Cleaned(name, False, None, f"{error}; --discard removes it")
+    path = folder() / name
+    try:
+        locks = os.open(path / "segment", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as problem:
+        return Cleaned(name, False, None, f"{error}; {problem.strerror}")
+    try:
+        # Another version's process may be alive in it, and lock its slots as this one does.
+        if _take_all(locks, const.MAX_SLOTS) is not None:
+            return Cleaned(name, False, None, f"{error}; somebody is attached to it")
+        _remove_files(path)
+        return Cleaned(name, True, None, f"it could not be read: {error}")
+    finally:
+        os.close(locks)
+
+
+def _take_all(file: int, count: int) -> int | None:
+    """Locks every slot through this open of the file. The first that somebody alive holds, or None."""
+    return next((slot for slot in range(count) if not try_lock(file, slot)), None)
+
+
+def _remove_files(path: Path) -> None:
+    """Removes a segment's files and its folder; what else lies there stays, and so does the folder then."""
+    for entry in sorted(path.iterdir(), key=lambda file: file.name == "segment"):
+        if OURS.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.rmdir()

@@ -1,0 +1,285 @@
+"""Reading one segment: counters and words out of its tables, events out of its pages."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterator
+
+from ..errors import SegmentError
+from ..flags import EventFlag, EventType
+from ..host.segment import open_segment
+from ..host.slots import SUPERVISOR_SLOT, is_locked
+from ..kern import const
+from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
+from ..kern.layout import evq_at, map_at, mbox_at, page_at, slot_record_at, vcpd_at
+from .records import (
+    ALERT_STATES,
+    ON_FULL,
+    P_STATES,
+    ROLES,
+    RUNTIME_BITS,
+    RUNTIME_TYPES,
+    SLOT_COUNTERS,
+    SLOT_STATES,
+    VC_FLAGS,
+    VC_STATES,
+    VCORE_COUNTERS,
+    Mailbox,
+    ProcessInfo,
+    QueueInfo,
+    SlotInfo,
+    VCoreInfo,
+    called,
+    names_of_bits,
+)
+
+WALK_TRIES = 4
+"""Walks over a mailbox whose pages are turned under the walker, before the last one is taken for good."""
+
+
+class Reader:
+    """A segment as it was at the last `refresh`. Pages of mailboxes are read when they are asked for.
+
+    NoSuchProcess, SegmentError as `connect`; SegmentError later, if the file was cut off. Close it, or use `with`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.segment = open_segment(name)
+        self.geometry = self.segment.geometry
+        self.seg = self.segment.seg
+        try:
+            self.refresh()
+        except BaseException:
+            self.close()
+            raise
+
+    def refresh(self) -> None:
+        """Reads all small tables again, at once."""
+        self.tables = self.read(0, self.seg.spans)
+        self._mailboxes: dict[int, Mailbox] = {}
+        self._alive: dict[int, bool] = {}
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.segment.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def read(self, at: int, size: int) -> bytes:
+        """Bytes of the file. SegmentError if it has become shorter."""
+        data = os.pread(self.segment.file, size, at)
+        if len(data) < size:
+            raise SegmentError(f"segment of {self.name!r} was cut off: {len(data)} of {size} bytes at {at}")
+        return data
+
+    def u32(self, at: int) -> int:
+        """A u32 of the tables."""
+        return int(struct.unpack_from("I", self.tables, at)[0])
+
+    def u64(self, at: int) -> int:
+        """A u64 of the tables."""
+        return int(struct.unpack_from("Q", self.tables, at)[0])
+
+    def info(self, at: int) -> int:
+        """A u32 of procinfo."""
+        return self.u32(self.seg.procinfo + at)
+
+    def text(self, at: int) -> str:
+        """A name; what cannot be printed is escaped, so that nobody's name moves the reader's cursor."""
+        raw = self.tables[at : at + const.NAME_BYTES].split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in raw)
+
+    def alive(self, slot: int) -> bool:
+        """Whether somebody living holds this attach slot."""
+        if slot not in self._alive:
+            marked = slot < self.geometry.max_slots and self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) >> 32
+            self._alive[slot] = bool(marked) and is_locked(self.segment.probe, slot)
+        return self._alive[slot]
+
+    def slot_pid(self, slot: int) -> int:
+        """The process that uses, or last used, an attach slot."""
+        return self.u32(slot_record_at(self.seg, slot) + const.AS_PID)
+
+    def name_alive(self, name: int) -> bool:
+        """Whether the owner of a name (attach slot, generation) lives."""
+        slot = name & const.SLOT_MASK
+        if slot >= self.geometry.max_slots or not self.alive(slot):
+            return False
+        return self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
+
+    def owner(self, name: int) -> str | None:
+        """A name as `slot/generation`, with its process or "dead"; None for nobody."""
+        if not name:
+            return None
+        slot = name & const.SLOT_MASK
+        who = f"pid {self.slot_pid(slot)}" if self.name_alive(name) else "dead"
+        return f"{slot}/{name >> 12} {who}"
+
+    def type_name(self, number: int) -> str:
+        """The name of an event type."""
+        if number < const.TYPE_PROGRAM:
+            return EventType(number).name if number in set(EventType) else f"?{number}"
+        known = number < min(self.geometry.max_types, const.TYPE_PROGRAM + self.info(const.PI_NR_TYPES))
+        return self.text(self.seg.types + number * const.NAME_BYTES) if known else f"?{number}"
+
+    def mailbox(self, number: int) -> Mailbox:
+        """What lies in a mailbox. A walk that a turned page cuts short is tried again; its end is always bounded."""
+        if number not in self._mailboxes:
+            for _ in range(WALK_TRIES):
+                found, whole = self._walk(number)
+                if whole:
+                    break
+            self._mailboxes[number] = found
+        return self._mailboxes[number]
+
+    def _walk(self, number: int) -> tuple[Mailbox, bool]:
+        """A mailbox, and whether its pages stayed in place during the walk."""
+        record = self.read(mbox_at(self.seg, number), const.MBOX_STRIDE)
+        words = struct.unpack_from(f"{const.MB_BITMAP_WORDS}Q", record, const.MB_BITMAP)
+        ignored = RUNTIME_BITS if number < 2 * self.geometry.max_vcores else {const.EV_NONE}
+        bits = tuple(n for n in range(const.MB_BITMAP_WORDS * 64) if words[n // 64] >> n % 64 & 1 and n not in ignored)
+        here = struct.unpack_from("Q", record, const.MB_HEAD)[0]
+        first = here >> 20 & 0xFFF
+        box = Mailbox(number, Counter(), 0, Counter(), bits, (), None)
+        seen: dict[int, None] = {}
+        while page := here & const.PAGE_MASK:
+            if page > self.geometry.nr_pages or first > self.geometry.page_slots:
+                return dataclasses.replace(box, odd=f"leads to page {page} slot {first}", pages=tuple(seen)), True
+            if page in seen:
+                return dataclasses.replace(box, odd=f"its pages lead back to page {page}", pages=tuple(seen)), True
+            seen[page] = None
+            after = self._count(box, page, here >> 32, first)
+            if after is None:
+                return dataclasses.replace(box, pages=tuple(seen)), False
+            box, here = after
+            first = 0
+        return dataclasses.replace(box, pages=tuple(seen)), True
+
+    def _count(self, box: Mailbox, page: int, gen: int, first: int) -> tuple[Mailbox, int] | None:
+        """Adds a page's slots to a mailbox, and says where the next page is; None if the page has been turned."""
+        data = memoryview(self.read(page_at(self.seg, page), self.seg.page_size)).cast("Q")
+        if data[const.PG_WORD // 8] >> 8 & const.GEN_MASK != gen:
+            return None
+        stride, start = const.SLOT_SIZE // 8, (const.PAGE_HEADER + first * const.SLOT_SIZE) // 8
+        states, by_queue, runtime = box.slots.copy(), box.by_queue.copy(), box.runtime
+        for i, word in enumerate(data[start::stride].tolist()):
+            if word & 15 == const.DONE or word >> 8 & const.GEN_MASK != gen:
+                continue
+            state = called(SLOT_STATES, word & 15)
+            states[state] += 1
+            if state == "CLAIMED":
+                continue
+            at = start + i * stride
+            kind, queue = data[at + const.SL_TYPE // 8] & 0xFFFF, data[at + const.SL_QUEUE // 8] >> 32 & 0xFFFF
+            if (
+                box.number < 2 * self.geometry.max_vcores
+                and kind in RUNTIME_TYPES
+                and (not queue or kind == const.EV_EVENT)
+            ):
+                runtime += 1
+            else:
+                by_queue[queue] += 1
+        return dataclasses.replace(box, slots=states, by_queue=by_queue, runtime=runtime), data[const.PG_NEXT // 8]
+
+    def mailboxes(self) -> Iterator[Mailbox]:
+        """The mailboxes that have ever been used."""
+        for number in range(self.seg.nr_mboxes):
+            at = mbox_at(self.seg, number)
+            if self.u64(at + const.MB_HEAD) & const.PAGE_MASK or any(
+                self.tables[at + const.MB_BITMAP : at + const.MBOX_STRIDE]
+            ):
+                yield self.mailbox(number)
+
+    def waiting(self, *, settled: bool = False) -> int:
+        """Events sent and not done, bits included. `settled`: nobody alive is attached, so a claim is no event."""
+        return sum(box.waiting - (box.slots["CLAIMED"] if settled else 0) for box in self.mailboxes())
+
+    def odd(self) -> list[str]:
+        """What in the mailboxes cannot be."""
+        return [f"mailbox {box.number} {box.odd}" for box in self.mailboxes() if box.odd]
+
+    def vcores(self) -> Iterator[VCoreInfo]:
+        """The process's vcores, and those beyond which still have a host or mail."""
+        count = self.u64(self.seg.procinfo + const.PI_NUM_VCORES)
+        for v in range(self.geometry.max_vcores):
+            word = self.u64(map_at(self.seg, v))
+            private = self.mailbox(get_vcpd_mbox_priv(self.seg, v)).waiting
+            pending = private + self.mailbox(get_vcpd_mbox_pub(self.seg, v)).waiting
+            if v >= count and word & 15 == const.VC_NOHOST and not pending:
+                continue
+            at = vcpd_at(self.seg, v)
+            hosted = word & 15 != const.VC_NOHOST
+            yield VCoreInfo(
+                id=v,
+                pid=self.u32(at + const.VCPD_PID) if hosted else None,
+                state=called(VC_STATES, word & 15),
+                alive=hosted and self.name_alive(self.u64(at + const.VCPD_HOST)),
+                pending=pending,
+                private=private,
+                notif_pending=bool(self.u32(at + const.VCPD_NOTIF_PENDING)),
+                flags=names_of_bits(VC_FLAGS, self.u32(at + const.VCPD_FLAGS)),
+                **{name: self.u64(at + const.NUMBERS[f"VCPD_{name.upper()}"]) for name in VCORE_COUNTERS},
+            )
+
+    def queues(self) -> Iterator[QueueInfo]:
+        """The event queues."""
+        for q in range(min(self.info(const.PI_NR_QUEUES), self.geometry.max_queues)):
+            at = evq_at(self.seg, q)
+            own, alert = self.u32(at + const.EVQ_MBOX), self.u64(at + const.EVQ_ALERT)
+            depth = limit = 0
+            if 0 < own <= self.seg.nr_mboxes:
+                depth = self.mailbox(own - 1).waiting
+                limit = self.u64(mbox_at(self.seg, own - 1) + const.MB_LIMIT)
+            elif not own:
+                depth = sum(self.mailbox(box).by_queue[q + 1] for box in range(2 * self.geometry.max_vcores))
+            flags = self.u32(at + const.EVQ_FLAGS)
+            yield QueueInfo(
+                name=self.text(at + const.EVQ_NAME),
+                depth=depth,
+                dead=0,
+                flags=names_of_bits({int(flag): flag.name or "" for flag in EventFlag}, flags),
+                alert=" ".join(filter(None, (called(ALERT_STATES, alert & 15), self.owner(alert >> 32)))),
+                mailbox=own - 1 if own else None,
+                limit=limit or None,
+                on_full=called(ON_FULL, self.u32(at + const.EVQ_ON_FULL)),
+            )
+
+    def slots(self) -> Iterator[SlotInfo]:
+        """The attach slots in use, and those whose last user left its counters."""
+        for slot in range(self.geometry.max_slots):
+            at = slot_record_at(self.seg, slot)
+            if not self.u64(at + const.AS_WORD):
+                continue
+            yield SlotInfo(
+                slot=slot,
+                pid=self.slot_pid(slot),
+                tid=self.u32(at + const.AS_TID),
+                role=called(ROLES, self.u64(at + const.AS_ROLE)),
+                alive=self.alive(slot),
+                since_ns=self.u64(at + const.AS_SINCE),
+                **{name: self.u64(at + const.NUMBERS[f"AS_{name.upper()}"]) for name in SLOT_COUNTERS},
+            )
+
+    def process(self) -> ProcessInfo:
+        """All of it."""
+        pid = self.info(const.PI_SUPERVISOR_PID)
+        return ProcessInfo(
+            name=self.name,
+            state=called(P_STATES, self.u64(self.seg.procinfo + const.PI_STATE) & 0xFF),
+            pid=pid if self.alive(SUPERVISOR_SLOT) else None,
+            attended=self.alive(SUPERVISOR_SLOT),
+            waiting=self.waiting(),
+            memory_bytes=os.fstat(self.segment.file).st_blocks * 512,
+            vcores=tuple(self.vcores()),
+            queues=tuple(self.queues()),
+            slots=tuple(self.slots()),
+            error="; ".join(self.odd()) or None,
+        )

@@ -1,0 +1,159 @@
+"""What is shown of a segment: the names of its numbers, and the shapes of what was read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from ..kern import const
+
+RUNTIME_TYPES = {const.EV_EVENT, const.EV_CHECK_MSGS, const.EV_VCORE_PREEMPT}
+"""Messages that vcores send each other: no event of the program waits in them."""
+
+RUNTIME_BITS = {const.EV_NONE, const.EV_EVENT, const.EV_CHECK_MSGS}
+"""The same, as bits."""
+
+
+def _words(prefix: str, words: str) -> dict[int, str]:
+    return {getattr(const, prefix + word): word for word in words.split()}
+
+
+P_STATES = _words("P_", "NEW CREATED RUNNABLE_S RUNNING_S WAITING RUNNABLE_M RUNNING_M DYING")
+VC_STATES = _words("VC_", "NOHOST OFFLINE STARTING STARTED ONLINE PREEMPTED BULK")
+VC_FLAGS = _words("VC_", "K_LOCK PREEMPTED_FLAG CAN_RCV_MSG UTHREAD_STEALING SCP_NOVCCTX LONG_HANDLER")
+SLOT_STATES = _words("", "DONE CLAIMED READY TAKEN")
+PAGE_STATES = _words("PAGE_", "FREE CLAIMED LINKED")
+SPAN_STATES = _words("SPAN_", "FREE CLAIMED SMALL LARGE BODY")
+ALERT_STATES = _words("ALERT_", "NONE DOING DONE POLLED")
+ON_FULL = {k: v.lower() for k, v in _words("ON_FULL_", "BLOCK RAISE BIT").items()}
+ROLES = {k: v.lower() for k, v in _words("ROLE_", "SENDER VCORE SUPERVISOR READER").items()}
+STOPS = {0: None, const.STOP_DRAIN: "drain", const.STOP_NOW: "now"}
+SLOT_COUNTERS = ("sent", "indirs", "wakes", "syscalls", "waits")
+VCORE_COUNTERS = (
+    "handled", "batches", "errors", "unhandled", "parks", "wakeups", "notifs", "syscalls", "redelivered", "dropped",
+    "restarts",
+)  # fmt: skip
+
+
+def called(table: dict[int, Any], number: int) -> Any:
+    """The name of a number; a number that no protocol step writes is shown as what it is."""
+    return table.get(number, f"?{number}")
+
+
+def names_of_bits(table: dict[int, str], value: int) -> str:
+    """The names of set bits, joined by `|`."""
+    known = [name for bit, name in table.items() if value & bit]
+    rest = value & ~sum(table)
+    return "|".join([*known, f"?{rest:#x}"] if rest else known)
+
+
+@dataclass(frozen=True)
+class VCoreInfo:
+    """One vcore. `state` is its word in the vcoremap (ONLINE, OFFLINE: its host sleeps, NOHOST, ...); `alive` whether
+    its host lives; `pending` the events that wait in its own two mailboxes, `private` those of them that only it may
+    handle. The counters are its hosts', since the segment was made; `syscalls` are those spent on parking."""
+
+    id: int
+    pid: int | None
+    state: str
+    alive: bool
+    pending: int
+    private: int
+    notif_pending: bool
+    flags: str
+    handled: int
+    batches: int
+    errors: int
+    unhandled: int
+    parks: int
+    wakeups: int
+    notifs: int
+    syscalls: int
+    redelivered: int
+    dropped: int
+    restarts: int
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """One event queue. `depth`: events in its mailbox that are not done, those in a handler's hands included (for a
+    queue without a mailbox, its events in the vcores' mailboxes); `dead`: its dead letters, of which this format keeps
+    none; `mailbox`: the number of its mailbox, None if its events go to vcores; `alert`: who has been told."""
+
+    name: str
+    depth: int
+    dead: int
+    flags: str
+    alert: str
+    mailbox: int | None
+    limit: int | None
+    on_full: str
+
+
+@dataclass(frozen=True)
+class SlotInfo:
+    """One attach slot in use: a thread that sends, hosts a vcore, or supervises. Counters since it attached."""
+
+    slot: int
+    pid: int
+    tid: int
+    role: str
+    alive: bool
+    since_ns: int
+    sent: int
+    indirs: int
+    wakes: int
+    syscalls: int
+    waits: int
+
+
+@dataclass(frozen=True)
+class ProcessInfo:
+    """One process, as its segment tells. `waiting`: events sent and not done, bits included; `attended`: whether a
+    living supervisor holds it; `error`: why the segment cannot be read (then the rest is empty), or what in
+    it is damaged."""
+
+    name: str
+    state: str
+    pid: int | None
+    attended: bool
+    waiting: int
+    memory_bytes: int
+    vcores: tuple[VCoreInfo, ...]
+    queues: tuple[QueueInfo, ...]
+    slots: tuple[SlotInfo, ...]
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def unreadable(cls, name: str, error: str) -> ProcessInfo:
+        """A process whose segment cannot be read."""
+        return cls(name, "DAMAGED", None, False, 0, 0, (), (), (), error)
+
+    def total(self, counter: str) -> int:
+        """The sum of a counter over vcores and attach slots."""
+        return sum(getattr(one, counter, 0) for one in (*self.vcores, *self.slots))
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """What lies in a mailbox: slots by state, and how many of them are messages between vcores; events by their queue's
+    number + 1; the program's types whose bit is set; the pages it leads to; `odd`: what cannot be."""
+
+    number: int
+    slots: Counter[str]
+    runtime: int
+    by_queue: Counter[int]
+    bits: tuple[int, ...]
+    pages: tuple[int, ...]
+    odd: str | None
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not done, and bits. A claim counts: it is an event unless its sender has died."""
+        return sum(self.slots.values()) - self.runtime + len(self.bits)

@@ -1,0 +1,38 @@
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ..machine.door cimport (
+    alive, cas64, ctz64, faa32, fand64, for64, futex_wake, grow, ld32, ld64, lda64, mb, rmb, u64, wmb
+)
+from .const cimport (
+    AS_SYSCALLS, AS_WORD, FULL, GEN_MASK, MB_HEAD, OK, PAGES_CHUNK, PAGE_CLAIMED, PAGE_FREE, PAGE_LINKED,
+    PAGE_MASK, PG_MBOX, PG_NEXT, PG_SEQ, PG_WORD, PI_PAGES_REAL, PI_POOL_ROOM, PI_POOL_WAITERS, SLOT_GEN_MASK,
+    SLOT_MASK
+)
+from .layout cimport Seg, count, mbox_at, page_at, slot_record_at, word
+
+cpdef uint64_t page_owner_name(uint64_t w) noexcept nogil
+@cython.locals(slot=uint64_t, w=uint64_t)
+cpdef bint name_is_dead(Seg s, uint64_t name) noexcept nogil
+@cython.locals(at=uint64_t, w=uint64_t, gen=uint64_t)
+cpdef bint claim_page(Seg s, uint64_t page) noexcept nogil
+cpdef void give_page(Seg s, uint64_t page) noexcept nogil
+cpdef void tell_room(Seg s) noexcept nogil
+@cython.locals(real=uint64_t, more=uint64_t, i=uint64_t)
+cpdef uint64_t grow_pages(Seg s) noexcept nogil
+@cython.locals(at=uint64_t, v=uint64_t, tries=uint64_t, bit=uint64_t, page=uint64_t)
+cpdef uint64_t take_from_word(Seg s, uint64_t index) noexcept nogil
+@cython.locals(words=uint64_t, page=uint64_t, rounds=uint64_t, index=uint64_t)
+cpdef uint64_t alloc_page(Seg s) noexcept nogil
+cpdef uint64_t page_generation(Seg s, uint64_t page) noexcept nogil
+@cython.locals(before=uint64_t)
+cpdef void abandon_page(Seg s, uint64_t page, uint64_t gen) noexcept nogil
+@cython.locals(at=uint64_t, w=uint64_t)
+cpdef void link_page(Seg s, uint64_t page, uint64_t gen, uint64_t mbox) noexcept nogil
+cpdef void retire_page(Seg s, uint64_t page, uint64_t gen, uint64_t mbox) noexcept nogil
+@cython.locals(here=uint64_t, steps=uint64_t, at=uint64_t, after=uint64_t)
+cpdef bint reachable(Seg s, uint64_t mbox, uint64_t page, uint64_t gen) noexcept nogil
+@cython.locals(at=uint64_t, w=uint64_t, state=uint64_t, gen=uint64_t, bit=uint64_t, mbox=uint64_t, head=uint64_t, front=uint64_t, passed=bint)
+cpdef uint64_t scavenge_page(Seg s, uint64_t page) noexcept nogil
+@cython.locals(real=uint64_t, found=uint64_t, page=uint64_t)
+cpdef uint64_t scavenge_pages(Seg s) noexcept nogil

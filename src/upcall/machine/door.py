@@ -1,0 +1,222 @@
+"""The interpreted life's door: the words of `upcall_machine.h`, in plain Python, for one thread at a time.
+
+Memory is a :class:`Memory`, a byte array with typed access; the world is a :class:`World`, which remembers who is
+alive and who was interrupted or woken. The checker replaces this whole module by one whose every access is a step of
+its scheduler; here an access simply happens, so fences have nothing to do.
+
+Widths are those of the compiled life: a store keeps the low bits, an addition wraps.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+_MASK = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF, 8: 0xFFFFFFFFFFFFFFFF}
+
+
+class Memory:
+    """`size` zero bytes with bounds-checked typed access: an offset outside is an IndexError (the compiled life would
+    write outside the mapping: every test that runs here is a proof that the protocol does not)."""
+
+    def __init__(self, size: int) -> None:
+        self.bytes = bytearray(size)
+        self.woken: list[tuple[int, int]] = []
+
+    def load(self, o: int, width: int) -> int:
+        if o < 0 or o + width > len(self.bytes) or o % width:
+            raise IndexError(f"load of {width} bytes at offset {o} (size {len(self.bytes)})")
+        return int.from_bytes(self.bytes[o : o + width], "little")
+
+    def store(self, o: int, v: int, width: int) -> None:
+        if o < 0 or o + width > len(self.bytes) or o % width:
+            raise IndexError(f"store of {width} bytes at offset {o} (size {len(self.bytes)})")
+        self.bytes[o : o + width] = (v & _MASK[width]).to_bytes(width, "little")
+
+
+class World:
+    """Who is alive (attach slots), which vcores were interrupted, how much of the file is real."""
+
+    def __init__(self) -> None:
+        self.dead: set[int] = set()
+        self.interrupted: list[int] = []
+        self.real_limit: int | None = None
+
+
+def ld8(m: Memory, o: int) -> int:
+    return m.load(o, 1)
+
+
+def ld16(m: Memory, o: int) -> int:
+    return m.load(o, 2)
+
+
+def ld32(m: Memory, o: int) -> int:
+    return m.load(o, 4)
+
+
+def ld64(m: Memory, o: int) -> int:
+    return m.load(o, 8)
+
+
+lda32 = ld32
+lda64 = ld64
+
+
+def st8(m: Memory, o: int, v: int) -> None:
+    m.store(o, v, 1)
+
+
+def st16(m: Memory, o: int, v: int) -> None:
+    m.store(o, v, 2)
+
+
+def st32(m: Memory, o: int, v: int) -> None:
+    m.store(o, v, 4)
+
+
+def st64(m: Memory, o: int, v: int) -> None:
+    m.store(o, v, 8)
+
+
+str32 = st32
+str64 = st64
+
+
+def _cas(m: Memory, o: int, old: int, val: int, width: int) -> bool:
+    if m.load(o, width) != old & _MASK[width]:
+        return False
+    m.store(o, val, width)
+    return True
+
+
+def _exchange(m: Memory, o: int, v: int, width: int) -> int:
+    old = m.load(o, width)
+    m.store(o, v, width)
+    return old
+
+
+def cas32(m: Memory, o: int, old: int, val: int) -> bool:
+    return _cas(m, o, old, val, 4)
+
+
+def cas64(m: Memory, o: int, old: int, val: int) -> bool:
+    return _cas(m, o, old, val, 8)
+
+
+def xchg32(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, v, 4)
+
+
+def xchg64(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, v, 8)
+
+
+def faa32(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 4) + v, 4)
+
+
+def faa64(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 8) + v, 8)
+
+
+def for32(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 4) | v, 4)
+
+
+def for64(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 8) | v, 8)
+
+
+def fand32(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 4) & v, 4)
+
+
+def fand64(m: Memory, o: int, v: int) -> int:
+    return _exchange(m, o, m.load(o, 8) & v, 8)
+
+
+def wmb() -> None:
+    """Earlier writes before later writes."""
+
+
+def rmb() -> None:
+    """Earlier reads before later reads."""
+
+
+def wrmb() -> None:
+    """Earlier writes before later reads."""
+
+
+def mb() -> None:
+    """Everything before, before everything after."""
+
+
+def prefetchw(m: Memory, o: int) -> None:
+    """A hint without meaning for order."""
+
+
+def u64(v: int) -> int:
+    """A number as the 64 bits that the compiled life would hold."""
+    return v & _MASK[8]
+
+
+def low32(v: int) -> int:
+    """The low half of a word."""
+    return v & _MASK[4]
+
+
+def ctz64(v: int) -> int:
+    return (v & -v).bit_length() - 1 if v else 64
+
+
+def copy_in(m: Memory, o: int, src: bytes, n: int) -> None:
+    if o < 0 or o + n > len(m.bytes):
+        raise IndexError(f"copy of {n} bytes to offset {o} (size {len(m.bytes)})")
+    m.bytes[o : o + n] = src[:n]
+
+
+def copy_out(dst: bytearray, m: Memory, o: int, n: int) -> None:
+    if o < 0 or o + n > len(m.bytes):
+        raise IndexError(f"copy of {n} bytes from offset {o} (size {len(m.bytes)})")
+    dst[:n] = m.bytes[o : o + n]
+
+
+copy_words = copy_out
+
+
+def futex_wait(m: Memory, o: int, expected: int, timeout_ns: int) -> int:
+    """One thread: a wait on an unchanged word would never end, so it is an error of the test that ran into it."""
+    if m.load(o, 4) != expected & _MASK[4]:
+        return errno.EAGAIN
+    if timeout_ns >= 0:
+        return errno.ETIMEDOUT
+    raise RuntimeError(f"futex_wait at offset {o} would sleep for ever")
+
+
+def futex_wake(m: Memory, o: int, n: int) -> int:
+    m.woken.append((o, n))
+    return 0
+
+
+def now_ns() -> int:
+    return time.monotonic_ns()
+
+
+def pause() -> None:
+    """Nothing to yield to."""
+
+
+def alive(w: World, slot: int) -> bool:
+    return slot not in w.dead
+
+
+def grow(w: World, o: int, n: int) -> int:
+    if w.real_limit is not None and o + n > w.real_limit:
+        return errno.ENOSPC
+    return 0
+
+
+def interrupt(w: World, vcoreid: int) -> int:
+    w.interrupted.append(vcoreid)
+    return 1

@@ -1,0 +1,271 @@
+/* upcall_machine.h: the only C of the project, and the only door to shared memory and to the world.
+ *
+ * Words: a segment is `mem_t`, the address of its first byte; a place in it is an offset. Loads and stores are relaxed
+ * C11 atomics unless their name says otherwise; order is made by the four fences, in the seed's sense:
+ *
+ *   wmb   earlier writes before later writes            (release fence)
+ *   rmb   earlier reads before later reads              (acquire fence)
+ *   wrmb  earlier writes before later reads             (sequentially consistent fence)
+ *   mb    everything before, before everything after    (sequentially consistent fence)
+ *
+ * The Python file of the same stem as `door.pxd` beside this header is the interpreted life's door.
+ */
+#ifndef UPCALL_MACHINE_H
+#define UPCALL_MACHINE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef char *mem_t;
+typedef const char *src_t;
+typedef char *dst_t;
+
+/* ---- typed access ------------------------------------------------------------------------------------------- */
+
+#define UP_AT(type, m, o) ((type *)((m) + (o)))
+
+#define UP_WIDTH(bits)                                                                                               \
+    static inline uint64_t up_ld##bits(mem_t m, uint64_t o)                                                          \
+    { return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_RELAXED); }                                       \
+    static inline uint64_t up_lda##bits(mem_t m, uint64_t o)                                                         \
+    { return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_ACQUIRE); }                                       \
+    static inline void up_st##bits(mem_t m, uint64_t o, uint64_t v)                                                  \
+    { __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELAXED); }                          \
+    static inline void up_str##bits(mem_t m, uint64_t o, uint64_t v)                                                 \
+    { __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELEASE); }
+
+UP_WIDTH(8)
+UP_WIDTH(16)
+UP_WIDTH(32)
+UP_WIDTH(64)
+
+/* Read-modify-writes are sequentially consistent: each is also a full fence for the words around it. */
+#define UP_RMW(bits)                                                                                                 \
+    static inline int up_cas##bits(mem_t m, uint64_t o, uint64_t old, uint64_t val)                                  \
+    { uint##bits##_t want = (uint##bits##_t)old;                                                                     \
+      return __atomic_compare_exchange_n(UP_AT(uint##bits##_t, m, o), &want, (uint##bits##_t)val, 0,                 \
+                                         __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }                                      \
+    static inline uint64_t up_xchg##bits(mem_t m, uint64_t o, uint64_t v)                                            \
+    { return __atomic_exchange_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                \
+    static inline uint64_t up_faa##bits(mem_t m, uint64_t o, uint64_t v)                                             \
+    { return __atomic_fetch_add(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                 \
+    static inline uint64_t up_for##bits(mem_t m, uint64_t o, uint64_t v)                                             \
+    { return __atomic_fetch_or(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                  \
+    static inline uint64_t up_fand##bits(mem_t m, uint64_t o, uint64_t v)                                            \
+    { return __atomic_fetch_and(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }
+
+UP_RMW(32)
+UP_RMW(64)
+
+static inline void up_wmb(void) { __atomic_thread_fence(__ATOMIC_RELEASE); }
+static inline void up_rmb(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
+static inline void up_wrmb(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void up_mb(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+/* Asks for the line of `o`, to be written soon; a hint without meaning for order. */
+static inline void up_prefetchw(mem_t m, uint64_t o) { __builtin_prefetch(m + o, 1, 3); }
+static inline uint64_t up_u64(uint64_t v) { return v; }
+static inline uint64_t up_low32(uint64_t v) { return v & 0xffffffffu; }
+static inline uint64_t up_ctz64(uint64_t v) { return v ? (uint64_t)__builtin_ctzll(v) : 64; }
+
+/* ---- bytes -------------------------------------------------------------------------------------------------- */
+
+static inline void up_copy_in(mem_t m, uint64_t o, src_t src, uint64_t n) { memcpy(m + o, src, n); }
+static inline void up_copy_out(dst_t dst, mem_t m, uint64_t o, uint64_t n) { memcpy(dst, m + o, n); }
+/* Most messages are short: a call-free copy of whole words; `dst` and `m + o` both have room for n rounded up to 8. */
+static inline void up_copy_words(dst_t dst, mem_t m, uint64_t o, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i += 8)
+        memcpy(dst + i, m + o + i, 8);
+}
+
+/* ---- waiting and waking ------------------------------------------------------------------------------------- */
+
+/* 0: woken (or a spurious return); EAGAIN: the word was not `expected`; ETIMEDOUT; EINTR. timeout_ns < 0: no limit. */
+static inline int up_futex_wait(mem_t m, uint64_t o, uint64_t expected, int64_t timeout_ns)
+{
+    struct timespec ts, *tp = NULL;
+    if (timeout_ns >= 0) {
+        ts.tv_sec = timeout_ns / 1000000000;
+        ts.tv_nsec = timeout_ns % 1000000000;
+        tp = &ts;
+    }
+    if (syscall(SYS_futex, m + o, FUTEX_WAIT, (uint32_t)expected, tp, NULL, 0) == 0)
+        return 0;
+    return errno;
+}
+
+static inline uint64_t up_futex_wake(mem_t m, uint64_t o, uint64_t n)
+{
+    long woken = syscall(SYS_futex, m + o, FUTEX_WAKE, (int)(n > 0x7fffffff ? 0x7fffffff : n), NULL, NULL, 0);
+    return woken < 0 ? 0 : (uint64_t)woken;
+}
+
+static inline uint64_t up_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static inline void up_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* ---- the world: what a process holds beside the mapping -------------------------------------------------------- */
+
+/* Forked children share our open files, and so would keep our liveness locks up after our death: they close them
+ * first thing. `up_fork_count` rises in the child; a handle made under another count belongs to the parent. */
+enum { UP_MAX_WORLDS = 256 };
+static int up_fork_fds[UP_MAX_WORLDS];
+static uint64_t up_fork_generation = 0;
+
+typedef struct up_world {
+    int file;       /* the segment, for growing the pool */
+    int probe;      /* a second open of it: asking for the locks of others, our own included */
+    int dir;        /* the segment's directory, for the vcores' FIFOs */
+    uint32_t nfifos;
+    int *fifos;     /* write ends, opened at first use; -1: not yet */
+} up_world;
+typedef up_world *world_t;
+
+static inline world_t up_world_new(int file, int probe, int dir, uint32_t nfifos)
+{
+    world_t w = (world_t)calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->fifos = (int *)malloc(sizeof(int) * (nfifos ? nfifos : 1));
+    if (!w->fifos) {
+        free(w);
+        return NULL;
+    }
+    w->file = file;
+    w->probe = probe;
+    w->dir = dir;
+    w->nfifos = nfifos;
+    for (uint32_t i = 0; i < nfifos; i++)
+        w->fifos[i] = -1;
+    return w;
+}
+
+static inline void up_world_free(world_t w)
+{
+    if (!w)
+        return;
+    for (uint32_t i = 0; i < w->nfifos; i++)
+        if (w->fifos[i] >= 0)
+            close(w->fifos[i]);
+    free(w->fifos);
+    free(w);
+}
+
+/* Does the kernel still keep the liveness lock of attach slot `slot`? One byte per slot, far behind the data. */
+#define UP_LOCK_BASE (1LL << 40)
+static inline int up_alive(world_t w, uint64_t slot)
+{
+    struct flock fl;
+    if (!w)
+        return 1;
+    memset(&fl, 0, sizeof fl);
+    fl.l_type = F_WRLCK;
+    fl.l_whence = SEEK_SET;
+    fl.l_start = UP_LOCK_BASE + (off_t)slot;
+    fl.l_len = 1;
+    if (fcntl(w->probe, F_OFD_GETLK, &fl) != 0)
+        return 1; /* cannot tell: never take what may be alive */
+    return fl.l_type != F_UNLCK;
+}
+
+/* Makes [o, o+n) of the file real, so that a store cannot fault on a full file system. 0, or an errno (ENOSPC). */
+static inline int up_grow(world_t w, uint64_t o, uint64_t n)
+{
+    int rc;
+    if (!w)
+        return 0;
+    do
+        rc = posix_fallocate(w->file, (off_t)o, (off_t)n);
+    while (rc == EINTR);
+    return rc;
+}
+
+/* Interrupts the host of a vcore: one byte into its FIFO, never blocking. A full FIFO is already readable: the byte
+ * is not needed. Returns the number of system calls made. */
+static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
+{
+    char name[24], byte = 1;
+    uint64_t calls = 1;
+    if (!w || vcoreid >= w->nfifos)
+        return 0;
+    if (w->fifos[vcoreid] < 0) {
+        char digits[12];
+        int n = 0, at = 2;
+        uint64_t v = vcoreid;
+        do
+            digits[n++] = (char)('0' + v % 10);
+        while (v /= 10);
+        name[0] = 'v';
+        name[1] = 'c';
+        while (n)
+            name[at++] = digits[--n];
+        name[at] = 0;
+        w->fifos[vcoreid] = openat(w->dir, name, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+        calls++;
+        if (w->fifos[vcoreid] < 0)
+            return calls; /* nobody reads: no host, nothing to interrupt */
+    }
+    (void)!write(w->fifos[vcoreid], &byte, 1);
+    return calls;
+}
+
+/* Defined here, registered once by the module that owns the handles (front/port). */
+static inline void up_in_child(void)
+{
+    up_fork_generation++;
+    for (int i = 0; i < UP_MAX_WORLDS; i++)
+        if (up_fork_fds[i] > 0) {
+            close(up_fork_fds[i]);
+            up_fork_fds[i] = 0;
+        }
+}
+
+static inline int up_watch_forks(void) { return pthread_atfork(NULL, NULL, up_in_child); }
+static inline uint64_t up_fork_count(void) { return up_fork_generation; }
+
+/* Remembers a lock file that a forked child must close; 0 if there is no room. */
+static inline int up_close_in_child(int fd)
+{
+    for (int i = 0; i < UP_MAX_WORLDS; i++)
+        if (up_fork_fds[i] == 0) {
+            up_fork_fds[i] = fd;
+            return 1;
+        }
+    return 0;
+}
+
+static inline void up_forget_in_child(int fd)
+{
+    for (int i = 0; i < UP_MAX_WORLDS; i++)
+        if (up_fork_fds[i] == fd)
+            up_fork_fds[i] = 0;
+}
+
+static inline int up_dontfork(mem_t m, uint64_t n) { return madvise(m, n, MADV_DONTFORK) == 0 ? 0 : errno; }
+
+#endif

@@ -1,0 +1,391 @@
+"""The mailbox queue, consumer side: a cursor per consumer, claims in the slots, nobody waits for a slow or dead sender.
+
+A cursor is private: where this consumer has got to. It walks the slots in order and stops at the first EMPTY one. What it
+meets on the way:
+
+    READY    taken by compare-and-swap, with our name; if that fails another consumer has it
+    CLAIMED  a sender is writing, or was stopped or killed there: passed over, and remembered
+    TAKEN, DONE   somebody else's, or history
+
+Order per sender: before a READY slot is taken, every slot passed over is looked at *again*. A sender finishes one message
+before it claims the next, so once a later message of its is READY, the earlier one is READY too, and is found by that
+second look; messages of other senders are taken early, which nobody promised otherwise.
+
+A slot that becomes READY again (its taker died) lies behind most cursors: `MB_RESCAN` rises, and every cursor starts
+again from the head.
+"""
+
+from __future__ import annotations
+
+import cython
+
+if not cython.compiled:
+    from ..kern.const import (
+        CLAIMED,
+        DONE,
+        GEN_MASK,
+        MB_BITMAP,
+        MB_BITMAP_WORDS,
+        MB_CHECK_BITS,
+        MB_HEAD,
+        MB_LIMIT,
+        MB_RESCAN,
+        MB_TAIL,
+        NOT_SEEN,
+        PAGE_HEADER,
+        PAGE_MASK,
+        PG_NEXT,
+        PG_SEQ,
+        READY,
+        SKIP_MAX,
+        SLOT_SIZE,
+        SL_WORD,
+        TAKEN,
+        WALK_MAX,
+    )
+    from ..kern.layout import Seg, mbox_at, page_at, place, word
+    from ..kern.pages import link_page, name_is_dead, page_generation
+    from ..kern.ucq import advance_head, empty_word, slot_at
+    from ..machine.door import cas64, faa64, ld64, lda64, rmb, st32, str64
+
+
+class Cursor:
+    """One consumer's position in one mailbox. `watch_at` and `watch_word`: the word that changes when there is news.
+    `started`: the head at the last restart; `walked`: pages since then, or since the last message or empty slot."""
+
+    def __init__(self, mbox):
+        self.mbox = mbox
+        self.page = 0
+        self.gen = 0
+        self.i = 0
+        self.rescan = 0
+        self.limited = 0
+        self.nskipped = 0
+        self.taken = 0
+        self.watch_at = 0
+        self.watch_word = 0
+        self.started = 0
+        self.walked = 0
+        if not cython.compiled:
+            self.skipped = [0] * SKIP_MAX
+
+
+def restart(s: Seg, cur: Cursor) -> bool:
+    """To the mailbox's head. False if the mailbox has never been used."""
+    at = mbox_at(s, cur.mbox)
+    cur.rescan = lda64(s.mem, at + MB_RESCAN)
+    cur.limited = ld64(s.mem, at + MB_LIMIT)
+    head = lda64(s.mem, at + MB_HEAD)
+    cur.page = head & PAGE_MASK
+    cur.gen = head >> 32
+    cur.i = (head >> 20) & 0xFFF
+    cur.nskipped = 0
+    cur.started = head
+    cur.walked = 0
+    if cur.page == 0 or cur.page > s.nr_pages or cur.i > s.page_slots:
+        cur.page = 0
+        cur.watch_at = at + MB_HEAD
+        cur.watch_word = head
+        return False
+    return True
+
+
+def turn_page(s: Seg, cur: Cursor) -> bool:
+    """From the end of a page to the next one. False if there is none yet. If the page has been recycled, or no end comes
+    in sight, the cursor has no page any more."""
+    at = page_at(s, cur.page)
+    after = lda64(s.mem, at + PG_NEXT)
+    rmb()  # the link before the word: unchanged, the link belongs to this generation (pairs with `claim_page`)
+    # A page may also be retired, then claimed and given back by another: it has our generation again and an empty link of
+    # the next one. An empty link of a page in place carries the page's generation.
+    if page_generation(s, cur.page) != cur.gen or ((after & PAGE_MASK) == 0 and (after >> 32) != cur.gen):
+        cur.page = 0
+        return True
+    if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
+        cur.watch_at = at + PG_NEXT
+        cur.watch_word = after
+        cur.walked = 0
+        return False
+    cur.walked = cur.walked + 1
+    if cur.walked > s.nr_pages:
+        cur.page = 0  # longer than a chain can be: pages move as fast as we walk, or hostile links go round
+        return True
+    link_page(s, after & PAGE_MASK, after >> 32, cur.mbox)
+    cur.page = after & PAGE_MASK
+    cur.gen = after >> 32
+    cur.i = 0
+    advance_head(s, cur.mbox)
+    return True
+
+
+def take_this(s: Seg, cur: Cursor, where: int, w: int) -> int:
+    """READY -> TAKEN(me). The slot's offset, or 0 if another consumer was quicker."""
+    at = slot_at(s, where)
+    if cas64(s.mem, at + SL_WORD, w, word(TAKEN | (w & 0xF0), where >> 32, s.me)):
+        cur.taken = where
+        cur.walked = 0
+        return at
+    return 0
+
+
+def take_skipped(s: Seg, cur: Cursor) -> int:
+    """Looks again at the slots that were passed over, oldest first; forgets those that are settled."""
+    kept = 0
+    k = 0
+    got = 0
+    while k < cur.nskipped:
+        where = cur.skipped[k]
+        w = lda64(s.mem, slot_at(s, where) + SL_WORD)
+        k = k + 1
+        if ((w >> 8) & GEN_MASK) != (where >> 32):
+            continue
+        if (w & 15) == READY and got == 0:
+            got = take_this(s, cur, where, w)
+        elif (w & 15) == CLAIMED or (w & 15) == READY:
+            cur.skipped[kept] = where
+            kept = kept + 1
+    cur.nskipped = kept
+    return got
+
+
+def reap_skipped(s: Seg, cur: Cursor) -> None:
+    """Makes claims of dead senders DONE: nothing was sent. Asks the kernel, so only before going idle."""
+    k = 0
+    while k < cur.nskipped:
+        at = slot_at(s, cur.skipped[k])
+        w = lda64(s.mem, at + SL_WORD)
+        if (w & 15) == CLAIMED and ((w >> 8) & GEN_MASK) == (cur.skipped[k] >> 32) and name_is_dead(s, w >> 32):
+            cas64(s.mem, at + SL_WORD, w, word(DONE, (w >> 8) & GEN_MASK, 0))
+        k = k + 1
+
+
+def skip(s: Seg, cur: Cursor) -> bool:
+    """Passes over an unfinished slot. False if too many already are."""
+    if cur.nskipped == SKIP_MAX:
+        reap_skipped(s, cur)
+        return False
+    cur.skipped[cur.nskipped] = place(cur.page, cur.i, cur.gen)
+    cur.nskipped = cur.nskipped + 1
+    cur.i = cur.i + 1
+    return True
+
+
+def take(s: Seg, cur: Cursor) -> int:
+    """Takes the next message: the offset of its slot, now TAKEN by this actor, or 0 if there is none. Bounded: a page's
+    walk, then WALK_MAX pages."""
+    turns = 0
+    lost = False
+    # A relaxed read: a redelivery that is not seen now is announced, and then it is.
+    if cur.page != 0 and ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan:
+        cur.page = 0
+    while turns < WALK_MAX:
+        if cur.page == 0:
+            turns = turns + 1
+            # Lost on the way from this same head? Pages are recycled only after the head has moved: then the segment
+            # holds what no protocol step writes, and there is no news until the head changes.
+            if (lost and lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) == cur.started) or not restart(s, cur):
+                return 0
+        slots = page_at(s, cur.page) + PAGE_HEADER
+        while cur.i < s.page_slots:
+            at = slots + cur.i * SLOT_SIZE
+            w = lda64(s.mem, at + SL_WORD)
+            state = w & 15
+            if ((w >> 8) & GEN_MASK) != cur.gen:
+                if w == empty_word(cur.gen):
+                    cur.watch_at = at + SL_WORD
+                    cur.watch_word = w
+                    cur.walked = 0
+                    return take_skipped(s, cur)
+                cur.page = 0
+                lost = True
+                break
+            if state == READY:
+                if cur.nskipped != 0:
+                    got = take_skipped(s, cur)
+                    if got != 0:
+                        return got
+                cur.i = cur.i + 1
+                got = take_this(s, cur, place(cur.page, cur.i - 1, cur.gen), w)
+                if got != 0:
+                    return got
+            elif state == CLAIMED:
+                if not skip(s, cur):
+                    got = take_skipped(s, cur)
+                    if got != 0 or cur.nskipped == SKIP_MAX:
+                        cur.watch_at = at + SL_WORD
+                        cur.watch_word = w
+                        return got
+            else:
+                cur.i = cur.i + 1
+        turns = turns + 1
+        if cur.page != 0:
+            if not turn_page(s, cur):
+                return take_skipped(s, cur)
+            lost = lost or cur.page == 0
+    cur.watch_at = 0  # not at the end: there may be more
+    return 0
+
+
+def more_waiting(s: Seg, cur: Cursor) -> bool:
+    """Whether the slot after the last one taken is READY: a backlog, not a single message. One load."""
+    if cur.page == 0 or cur.i >= s.page_slots:
+        return False
+    w = lda64(s.mem, page_at(s, cur.page) + PAGE_HEADER + cur.i * SLOT_SIZE)
+    return (w & 15) == READY and ((w >> 8) & GEN_MASK) == cur.gen
+
+
+def news(s: Seg, cur: Cursor) -> bool:
+    """Whether a `take` may find something: the watched word has changed, or a slot passed over is READY."""
+    if cur.page == 0 and lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) != cur.started:
+        return True
+    if ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan:
+        return (lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) & PAGE_MASK) != 0
+    if cur.page == 0:
+        return False
+    if cur.watch_at == 0 or lda64(s.mem, cur.watch_at) != cur.watch_word:
+        return True
+    k = 0
+    while k < cur.nskipped:
+        if (lda64(s.mem, slot_at(s, cur.skipped[k]) + SL_WORD) & 15) == READY:
+            return True
+        k = k + 1
+    return False
+
+
+def put_done(s: Seg, cur: Cursor, where: int) -> None:
+    """TAKEN -> DONE: the handler has returned, or raised. A release: the handler's reads of the slot come before; pairs
+    with the acquire in `all_done`, after which the page may be used again."""
+    at = slot_at(s, where)
+    str64(s.mem, at + SL_WORD, word(DONE, where >> 32, 0))
+    if cur.limited != 0:
+        advance_head(s, cur.mbox)
+
+
+def recover_slot(s: Seg, at: int) -> int:
+    """One slot of a mailbox whose user has died: a dead sender's claim is DONE, what a dead consumer had in hand is READY
+    again. 1 if it was in hand."""
+    w = lda64(s.mem, at + SL_WORD)
+    state = w & 15
+    gen = (w >> 8) & GEN_MASK
+    if (state != CLAIMED and state != TAKEN) or not name_is_dead(s, w >> 32):
+        return 0
+    if state == CLAIMED:
+        cas64(s.mem, at + SL_WORD, w, word(DONE, gen, 0))
+        return 0
+    times = (w >> 4) & 15
+    if times < 15:
+        times = times + 1
+    if cas64(s.mem, at + SL_WORD, w, word(READY | (times << 4), gen, 0)):
+        return 1
+    return 0
+
+
+def recover_page(s: Seg, here: int) -> int:
+    """One page of it. How many messages were in hand, or NOT_SEEN if none was but some wait to be delivered again."""
+    found = 0
+    again = False
+    i = 0
+    while i < s.page_slots:
+        slot = page_at(s, here & PAGE_MASK) + PAGE_HEADER + i * SLOT_SIZE
+        w = ld64(s.mem, slot + SL_WORD)
+        if ((w >> 8) & GEN_MASK) == (here >> 32):
+            found = found + recover_slot(s, slot)
+            again = again or ((w & 15) == READY and (w & 0xF0) != 0)
+        i = i + 1
+    if found == 0 and again:
+        return NOT_SEEN
+    return found
+
+
+def recover_mbox(s: Seg, mbox: int) -> int:
+    """Settles what the dead have left in a mailbox; returns how many messages will be delivered again."""
+    at = mbox_at(s, mbox)
+    here = lda64(s.mem, at + MB_HEAD)
+    if (here & PAGE_MASK) == 0 and not has_bits(s, mbox):
+        return 0
+    found = 0
+    again = False
+    pages = 0
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and pages < WALK_MAX + 2 * s.nr_pages:
+        here_found = recover_page(s, here)
+        again = again or here_found != 0
+        if here_found != NOT_SEEN:
+            found = found + here_found
+        pages = pages + 1
+        after = lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT)
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
+        gen = page_generation(s, here & PAGE_MASK)
+        if gen != (here >> 32) or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
+            # Recycled under our feet. From the head; nothing before it can be in a dead hand.
+            after = lda64(s.mem, at + MB_HEAD)
+            if after == here:
+                break  # hostile: the head's page never is
+        here = after
+    if again:
+        # Also for what an earlier recovery made READY: it may have died before it said so here.
+        faa64(s.mem, at + MB_RESCAN, 1)
+    if has_bits(s, mbox):
+        # Whoever cleared check_bits may have died before it took the bits.
+        st32(s.mem, at + MB_CHECK_BITS, 1)
+    advance_head(s, mbox)
+    return found
+
+
+def has_bits(s: Seg, mbox: int) -> bool:
+    """Whether an event type's bit is set."""
+    i = 0
+    while i < MB_BITMAP_WORDS:
+        if ld64(s.mem, mbox_at(s, mbox) + MB_BITMAP + i * 8) != 0:
+            return True
+        i = i + 1
+    return False
+
+
+def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
+    """Whether a message before place `upto` (0: anywhere) is not DONE: what a drain waits for."""
+    advance_head(s, mbox)
+    at = mbox_at(s, mbox)
+    head = lda64(s.mem, at + MB_HEAD)
+    page = head & PAGE_MASK
+    if page == 0 or page > s.nr_pages:
+        return False
+    if upto != 0:
+        last = upto & PAGE_MASK
+        if last == 0 or last > s.nr_pages or page_generation(s, last) != (upto >> 32):
+            return False
+        front = ld64(s.mem, page_at(s, page) + PG_SEQ)
+        back = ld64(s.mem, page_at(s, last) + PG_SEQ)
+        if front != back:
+            return front < back
+        return ((head >> 20) & 0xFFF) < ((upto >> 20) & 0xFFF)
+    i = (head >> 20) & 0xFFF
+    if i >= s.page_slots:
+        return (lda64(s.mem, page_at(s, page) + PG_NEXT) & PAGE_MASK) != 0
+    w = lda64(s.mem, page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE)
+    return w != empty_word(head >> 32) and (w & 15) != DONE
+
+
+def mbox_end(s: Seg, mbox: int) -> int:
+    """The place behind the last used slot now: what `waiting_in` takes as `upto`. 0 if the mailbox is unused."""
+    at = mbox_at(s, mbox)
+    # From the tail hint, which may lag by pages or be in a page that was recycled: then from the head.
+    here = lda64(s.mem, at + MB_TAIL)
+    if (here & PAGE_MASK) == 0:
+        here = lda64(s.mem, at + MB_HEAD)
+    pages = 0
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and pages < WALK_MAX + 2 * s.nr_pages:
+        pages = pages + 1
+        page = here & PAGE_MASK
+        gen = here >> 32
+        after = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        i = (here >> 20) & 0xFFF
+        while i < s.page_slots and lda64(s.mem, page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE) != empty_word(gen):
+            i = i + 1
+        rmb()  # the link and the slots before the word: unchanged, they belong to this chain (pairs with `claim_page`)
+        if page_generation(s, page) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
+            here = lda64(s.mem, at + MB_HEAD)
+        elif (after & PAGE_MASK) == 0:
+            return place(page, i, gen)
+        else:
+            here = after
+    return 0

@@ -1,0 +1,102 @@
+cimport cython
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from ..kern.const cimport (
+    ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
+    MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_DRAINERS, PI_DRAIN_SEQ, PI_NR_QUEUES,
+    PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
+    VCPD_NOTIF_PENDING, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED, VC_PREEMPTED_FLAG, WALK_MAX,
+    WATCH_MAX
+)
+from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, set_bit, spam_public_msg
+from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at, word
+from ..kern.pages cimport name_is_dead
+from ..kern.proc cimport is_running, proc_yield, start_one_more, startcore, vc_state, vcore_online
+from ..kern.ucq cimport advance_head
+from ..machine.door cimport (
+    cas64, ctz64, faa32, fand32, fand64, for32, futex_wake, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
+    st32, st64, str32, str64, u64, xchg64
+)
+from .mbox cimport Cursor, has_bits, more_waiting, news, put_done, reap_skipped, recover_mbox, take, waiting_in
+
+cdef class VCore:
+    cdef public Seg s
+    cdef readonly uint64_t vcoreid
+    cdef readonly Cursor pub, priv
+    cdef readonly dict cursors
+    cdef readonly list active, others
+    cdef readonly set threads
+    cdef public uint64_t streak, spin_ns
+    cdef public bint in_vcore_context
+    cpdef int deliver(self, Cursor cur, uint64_t at) except -1
+    cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
+
+@cython.final
+cdef class Watches:
+    cdef uint64_t at[16]
+    cdef uint64_t word[16]
+
+@cython.locals(cur=Cursor, own=uint64_t)
+cpdef Cursor cursor_of(VCore vc, uint64_t queue)
+@cython.locals(s=Seg, at=uint64_t, found=uint64_t, i=uint64_t, bits=uint64_t, bit=uint64_t)
+cpdef int64_t handle_bits(VCore vc, Cursor cur) except -1
+@cython.locals(s=Seg, held=uint64_t, bit=uint64_t, taken=uint64_t)
+cpdef int64_t take_bit(VCore vc, Cursor cur, uint64_t ev_type) except -1
+@cython.locals(at=uint64_t, held=uint64_t)
+cpdef uint64_t restore_bit(Seg s, uint64_t vcoreid) noexcept nogil
+cpdef void handle_bit(VCore vc, Cursor cur, uint64_t ev_type) except *
+@cython.locals(found=uint64_t)
+cpdef int64_t handle_mbox(VCore vc, Cursor cur) except -1
+@cython.locals(s=Seg, found=uint64_t, at=uint64_t)
+cpdef int64_t drain(VCore vc, Cursor cur) except -1
+@cython.locals(s=Seg, ev_type=uint64_t, arg=uint64_t)
+cpdef bint handle_own(VCore vc, Cursor cur, uint64_t at) except -1
+@cython.locals(s=Seg)
+cpdef bint must_leave(VCore vc) except -1
+cpdef void look_at(VCore vc, uint64_t queue) except *
+@cython.locals(s=Seg, at=uint64_t, tries=uint64_t, alert=uint64_t)
+cpdef void poll_queue(VCore vc, uint64_t queue) noexcept
+@cython.locals(s=Seg, at=uint64_t)
+cpdef void stop_polling(VCore vc, uint64_t queue) noexcept
+@cython.locals(s=Seg, n=uint64_t, queue=uint64_t, cur=Cursor)
+cpdef void look_everywhere(VCore vc) except *
+@cython.locals(cur=Cursor)
+cpdef int64_t handle_queue(VCore vc, uint64_t queue) except -1
+@cython.locals(s=Seg, at=uint64_t, found=uint64_t)
+cpdef int64_t handle_events(VCore vc) except -1
+@cython.locals(found=uint64_t, v=uint64_t, cur=Cursor)
+cpdef int64_t handle_remote(VCore vc) except -1
+@cython.locals(found=uint64_t, i=uint64_t)
+cpdef int64_t work(VCore vc) except -1
+@cython.locals(s=Seg)
+cpdef void before_handler(VCore vc, Cursor cur, uint64_t queue, bint slow) noexcept
+@cython.locals(s=Seg)
+cpdef void after_handler(VCore vc, uint64_t queue, bint slow) noexcept
+@cython.locals(s=Seg, pending=uint64_t, rounds=uint64_t, k=uint64_t)
+cpdef bint spin(Seg s, uint64_t vcoreid, Watches watches, uint64_t n, uint64_t deadline_ns) noexcept nogil
+@cython.locals(n=uint64_t, queue=uint64_t, cur=Cursor, bits=uint64_t)
+cpdef int64_t watch(VCore vc, Watches watches) except -1
+@cython.locals(s=Seg, flags=uint64_t, queue=uint64_t, cur=Cursor)
+cpdef bint vcore_yield(VCore vc) except -1
+@cython.locals(s=Seg, queue=uint64_t)
+cpdef void vcore_leave(VCore vc) except *
+cpdef void tell_drainers(Seg s) noexcept nogil
+@cython.locals(s=Seg, vcpd=uint64_t)
+cpdef bint vcore_entry(VCore vc) except -1
+@cython.locals(s=Seg, n=uint64_t, v=uint64_t)
+cpdef void adopt_mail(VCore vc) except *
+@cython.locals(state=uint64_t)
+cpdef bint is_hosted(Seg s, uint64_t vcoreid) noexcept nogil
+@cython.locals(mbox=uint64_t)
+cpdef bint has_public_mail(Seg s, uint64_t vcoreid) noexcept nogil
+cpdef void disable_notifs(VCore vc) except *
+@cython.locals(s=Seg)
+cpdef bint enable_notifs(VCore vc) except -1
+@cython.locals(queue=uint64_t, cur=Cursor)
+cpdef bint leave_vcore_context(VCore vc) except -1
+@cython.locals(s=Seg, name=uint64_t)
+cpdef void handle_vc_preempt(VCore vc, uint64_t vcoreid) except *
+@cython.locals(flags=uint64_t, n=uint64_t, queue=uint64_t, found=uint64_t, v=uint64_t, evq=uint64_t, own=uint64_t, alert=uint64_t)
+cpdef uint64_t recover_vcore(Seg s, uint64_t vcoreid, uint64_t name) noexcept nogil
+@cython.locals(n=uint64_t, queue=uint64_t, v=uint64_t, own=uint64_t, state=uint64_t)
+cpdef void announce(Seg s) noexcept nogil

@@ -1,0 +1,323 @@
+"""A many-core process: its definition, and how it is started, stopped and waited for."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from .errors import FlagError, VCoreIdError
+from .flags import WORK_QUEUE, EventFlag, EventType, check_flags
+from .handle import Handle
+from .host import tables
+from .host.segment import check_name, parse_size
+from .kern import const
+from .queue import Doors, Queue
+
+Handler = Callable[[Any], object]
+H = TypeVar("H", bound=Handler)
+M = TypeVar("M", bound=Callable[[], object])
+ON_FULL = {"block": const.ON_FULL_BLOCK, "raise": const.ON_FULL_RAISE, "bit": const.ON_FULL_BIT}
+SPIN_US = 20
+
+
+@dataclass(frozen=True)
+class QueueSpec:
+    """One queue of a definition; `mailbox`: None its own, "vcore" a vcore's, or the name of the queue it shares with."""
+
+    name: str
+    flags: EventFlag
+    vcore: int
+    mailbox: str | None
+    handler: Handler | None
+    on_full: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One handler of a definition; `batch_max` 0: one event at a time."""
+
+    type: str | EventType
+    queue: str | None
+    handler: Handler
+    batch_max: int
+
+
+@dataclass
+class Definition:
+    """What a `Proc` is told before it starts."""
+
+    name: str
+    vcores: int
+    cores: int
+    memory: int
+    host: str
+    spin_us: float
+    preempt_after_ms: float
+    stop: str
+    start_method: str
+    queues: dict[str, QueueSpec] = field(default_factory=dict)
+    registrations: list[Registration] = field(default_factory=list)
+    kernel_queues: dict[EventType, str] = field(default_factory=dict)
+    types: list[str] = field(default_factory=list)
+    mains: list[Callable[[], object]] = field(default_factory=list)
+
+
+def _number(name: str, value: float, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}={value!r} must be a number, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name}={value} is outside {least}..{most}")
+
+
+class Proc(Doors):
+    """A process with several vcores that any other process may send events to. A definition: it creates nothing until
+    `run` or `start`.
+
+    `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` at most so many of them run
+    at once (None: all); `memory` for messages and payloads, sparse until used; `host` "process" (a worker process per
+    vcore) or "thread"; `spin_us` how long a vcore with nothing to do goes on looking before it sleeps (microseconds; the
+    default is 0 on one core); `preempt_after_ms` how long a vcore may sit on pending mail before others take it over;
+    `stop` what a stop does with waiting events: "drain" them, or leave them in the segment ("now"); `start_method` "fork"
+    or "spawn" (the program's module is imported anew by each worker).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        vcores: int | None = None,
+        cores: int | None = None,
+        memory: int | str = "256 MiB",
+        host: Literal["process", "thread"] = "process",
+        spin_us: float | None = None,
+        preempt_after_ms: float = 50,
+        stop: Literal["drain", "now"] = "drain",
+        start_method: Literal["fork", "spawn"] = "fork",
+    ) -> None:
+        check_name(name)
+        many = os.cpu_count() or 1
+        vcores = many if vcores is None else vcores
+        cores = vcores if cores is None else cores
+        spin_us = (SPIN_US if many > 1 else 0) if spin_us is None else spin_us
+        for what, value in (("vcores", vcores), ("cores", cores)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{what}={value!r} must be an int, not {type(value).__name__}")
+        _number("vcores", vcores, 1, const.MAX_VCORES)
+        _number("cores", cores, 1, vcores)
+        _number("spin_us", spin_us, 0, 10_000_000)
+        _number("preempt_after_ms", preempt_after_ms, 1, 3_600_000)
+        for what, given, allowed in (
+            ("host", host, ("process", "thread")),
+            ("stop", stop, ("drain", "now")),
+            ("start_method", start_method, ("fork", "spawn")),
+        ):
+            if given not in allowed:
+                raise ValueError(f"{what}={given!r} must be one of {', '.join(map(repr, allowed))}")
+        self.definition = Definition(
+            name, vcores, cores, parse_size(memory), host, spin_us, preempt_after_ms, stop, start_method
+        )
+        self.name = name
+        self._queues: dict[str, Queue] = {}
+        self._running: Any = None
+        self._handle: Handle | None = None
+
+    # Definition
+
+    def queue(
+        self,
+        name: str,
+        *,
+        flags: EventFlag = WORK_QUEUE,
+        vcore: int = 0,
+        mailbox: str | Queue | None = None,
+        handler: Handler | None = None,
+        on_full: Literal["block", "raise", "bit"] = "block",
+        limit: int | None = None,
+    ) -> Queue:
+        """Defines an event queue, or returns the one of this name.
+
+        `flags` how it delivers (default: a work queue with a mailbox of its own; any vcore may take an event); `vcore` the
+        vcore it prefers; `mailbox` another queue, to share its mailbox, or "vcore" for the vcore's public one; `handler`
+        for types without a handler of their own; `on_full` what a sender does without room; `limit` the most events that
+        may wait (concurrent senders may exceed it by one each). FlagError if flags contradict each other.
+        """
+        if name in self._queues and (flags, vcore, mailbox, handler, on_full, limit) == (
+            WORK_QUEUE, 0, None, None, "block", None,
+        ):  # fmt: skip
+            return self._queues[name]
+        self._must_not_run("queue")
+        tables.check_queue_name(name)
+        if not isinstance(flags, EventFlag):
+            raise TypeError(
+                f"flags={flags!r} must be EventFlag, for example EventFlag.IPI | EventFlag.INDIR | EventFlag.FALLBACK"
+            )
+        shared = mailbox.name if isinstance(mailbox, Queue) else mailbox
+        if shared not in (None, "vcore") and shared not in self.definition.queues:
+            raise ValueError(f"mailbox={shared!r} of queue {name!r}: define that queue first, or use 'vcore'")
+        check_flags(flags, own_mailbox=shared not in (None, "vcore"))
+        no_own = bool(flags & (EventFlag.SPAM_PUBLIC | EventFlag.VCORE_PRIVATE))
+        if no_own and shared not in (None, "vcore"):
+            raise FlagError(f"queue {name!r}: {flags!r} uses a vcore's mailbox, mailbox={shared!r} names another")
+        if EventFlag.INDIR in flags and shared == "vcore":
+            raise FlagError(f"queue {name!r}: INDIR with mailbox='vcore': a vcore's own mail needs no indirection")
+        if isinstance(vcore, bool) or not isinstance(vcore, int) or not 0 <= vcore < self.definition.vcores:
+            raise VCoreIdError(
+                f"vcore {vcore!r} of {self.name!r} (it has {self.definition.vcores}: 0 to {self.definition.vcores - 1})"
+            )
+        if handler is not None and not callable(handler):
+            raise TypeError(f"handler {handler!r} of queue {name!r} must be callable with one argument")
+        if on_full not in ON_FULL:
+            raise ValueError(f"on_full={on_full!r} must be one of 'block', 'raise', 'bit'")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"limit={limit!r} must be a positive int, or None")
+        if limit is not None and (no_own or shared == "vcore"):
+            raise ValueError(f"limit={limit} of queue {name!r}: a limit needs a mailbox of its own")
+        self.definition.queues[name] = QueueSpec(
+            name, flags, vcore, "vcore" if no_own else shared, handler, ON_FULL[on_full], limit or 0
+        )
+        self._queues[name] = Queue(self, name)
+        return self._queues[name]
+
+    def kernel_queue(self, kind: EventType, queue: Queue | str) -> None:
+        """Registers a queue for a kernel event; without one such events are dropped, by choice of the process."""
+        if not isinstance(kind, EventType):
+            raise TypeError(f"kernel event {kind!r} must be an EventType")
+        self._must_not_run("kernel_queue")
+        self.definition.kernel_queues[kind] = self._queue_name(queue)
+
+    def on(self, type: str | EventType, *, queue: Queue | str | None = None) -> Callable[[H], H]:
+        """Registers a handler for an event type, in one queue or (None) wherever it arrives. It is called with the
+        event, in vcore context (uthread context for a THREAD queue)."""
+        return self._register(type, queue, 0)
+
+    def on_batch(self, type: str | EventType, max: int = 1024, *, queue: Queue | str | None = None) -> Callable[[H], H]:
+        """Registers a handler that is called with a sequence of up to `max` events of this type, in the order taken."""
+        if isinstance(max, bool) or not isinstance(max, int):
+            raise TypeError(f"max={max!r} must be an int, not {builtins.type(max).__name__}")
+        _number("max", max, 1, 1 << 20)
+        return self._register(type, queue, max)
+
+    def main(self, function: M) -> M:
+        """Registers user code that every vcore runs, in uthread context, when it starts."""
+        self._must_not_run("main")
+        if not callable(function):
+            raise TypeError(f"main {function!r} must be callable with no arguments")
+        self.definition.mains.append(function)
+        return function
+
+    def _register(self, type: str | EventType, queue: Queue | str | None, batch_max: int) -> Callable[[H], H]:
+        self._must_not_run("on")
+        if not isinstance(type, EventType):
+            tables.check_type_name(type)
+        where = None if queue is None else self._queue_name(queue)
+
+        def register(handler: H) -> H:
+            if not callable(handler):
+                raise TypeError(f"handler {handler!r} of {type!r} must be callable with one argument")
+            self.definition.registrations.append(Registration(type, where, handler, batch_max))
+            return handler
+
+        return register
+
+    def _queue_name(self, queue: Queue | str) -> str:
+        name = queue.name if isinstance(queue, Queue) else queue
+        if name not in self.definition.queues:
+            known = ", ".join(sorted(self.definition.queues)) or "none"
+            raise ValueError(f"queue {name!r} is not defined (defined: {known})")
+        return name
+
+    def _must_not_run(self, what: str) -> None:
+        if self._running is not None or self._handle is not None:
+            raise RuntimeError(f"Proc.{what} of {self.name!r}: it runs already; define everything before it starts")
+
+    # Life
+
+    def run(self) -> None:
+        """Runs the process in the foreground until it is stopped. SIGINT and SIGTERM: finish what is in hand, then drain
+        or leave the rest, as `stop` says; a second one ends it at once. NameInUse if it runs already."""
+        from .host.supervisor import run_here
+
+        self._must_not_run("run")
+        self._check_start_method()
+        run_here(self)
+
+    def start(self) -> Proc:
+        """Starts the process in the background and returns when every vcore runs. NameInUse if it runs already."""
+        from .host.supervisor import start_child
+
+        self._must_not_run("start")
+        self._check_start_method()
+        self._running = start_child(self)
+        return self
+
+    def _check_start_method(self) -> None:
+        if self.definition.start_method == "spawn" and self.definition.host == "process":
+            from .host.spawn import check_importable, home
+
+            check_importable(self)
+            home(self)
+
+    def stop(self, stop: Literal["drain", "now"] | None = None, timeout: float | None = None) -> None:
+        """Stops it: "drain" handles what waits, "now" leaves it in the segment, for the next start; None as defined.
+        TimeoutError past `timeout` seconds: it is still stopping."""
+        if self._running is None:
+            return
+        if stop not in (None, "drain", "now"):
+            raise ValueError(f"stop={stop!r} must be 'drain', 'now' or None")
+        self._running.stop(stop or self.definition.stop, timeout)
+        self._close_handle()
+        self._running = None
+
+    def drain(self, timeout: float | None = None) -> list[int]:
+        """Returns when every event sent so far has been handled. Private mail of vcores that nobody hosts is left out:
+        the list names those vcores. TimeoutError past `timeout` seconds."""
+        from .host.drain import drain
+
+        return drain(self.handle(), timeout)
+
+    def __enter__(self) -> Proc:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def handle(self) -> Handle:
+        """The attached segment of the running process."""
+        if self._handle is None or self._handle.segment.attachment.forked():
+            from .host.segment import open_segment
+
+            self._close_handle()
+            if self._running is None:
+                raise RuntimeError(
+                    f"process {self.name!r} does not run here: start() it, or upcall.connect({self.name!r})"
+                )
+            self._handle = Handle(open_segment(self.name), may_register=True)
+        return self._handle
+
+    def _lend_handle(self, handle: Handle) -> None:
+        """In a worker: the process's own queues send under the vcore's name."""
+        for queue in self._queues.values():
+            queue._unbind()
+        self._handle = handle
+
+    def _close_handle(self) -> None:
+        for queue in self._queues.values():
+            queue._unbind()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """The names of the queues defined."""
+        return sorted(self.definition.queues)
+
+    def __repr__(self) -> str:
+        return f"<upcall.Proc {self.name!r} vcores={self.definition.vcores}>"

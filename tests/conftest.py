@@ -1,0 +1,160 @@
+"""What every test gets: segments in a folder of this run's own, a check that nothing is left behind, and both lives."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+from protocol import StepLife
+from upcall.check import interp
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_S = 2.0
+"""How long processes that were told to end may take after the test has returned."""
+
+LACKS = "this machine lacks "
+
+
+@pytest.fixture(scope="session", autouse=True)
+def upcall_dir() -> Iterator[Path]:
+    """The folder of this run's segments, on shared memory; processes that the tests start inherit it."""
+    # Orphans become our children instead of init's: a worker that outlives its supervisor is then seen as a left-over.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    folder = Path(tempfile.mkdtemp(prefix="upcall-test-", dir="/dev/shm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPCALL_DIR", str(folder))
+        yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(upcall_dir: Path) -> Iterator[None]:
+    """Fails a test that leaves files of a segment or processes behind, and removes them for the sake of the next."""
+    files, processes = _files(upcall_dir), _children()
+    yield
+    end = time.monotonic() + GRACE_S
+    while (left := {pid: name for pid, name in _children().items() if pid not in processes}) and time.monotonic() < end:
+        time.sleep(0.005)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    stray = _files(upcall_dir) - files
+    for path in sorted(stray, reverse=True):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if left or stray:
+        names = sorted(str(path.relative_to(upcall_dir)) for path in stray)
+        pytest.fail(f"left behind: processes {left or 'none'}, files {names or 'none'}", pytrace=False)
+
+
+def _files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def _children() -> dict[int, str]:
+    """This process's living children, pid to command line. Those that ended by themselves, orphans too, are reaped."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            stat = Path("/proc", entry, "stat").read_text()
+            command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        # The standard library keeps one tracker per process until the process ends.
+        if int(parent) != os.getpid() or "multiprocessing.resource_tracker" in command:
+            continue
+        if state == "Z":
+            os.waitpid(int(entry), os.WNOHANG)
+        else:
+            found[int(entry)] = command.strip() or stat.partition("(")[2].rpartition(")")[0]
+    return found
+
+
+@dataclass(frozen=True)
+class Life:
+    """One life of the protocol: `life.kern.ucq` is a module, compiled or interpreted.
+
+    Both show the same functions and attributes to Python as far as the `.pxd` says `cpdef`, `public` or `readonly`; the
+    interpreted life shows more, and it alone has a door that is made of Python, `life.machine.door`.
+    """
+
+    name: str
+    machine: ModuleType
+    kern: ModuleType
+    parlib: ModuleType
+
+    @property
+    def compiled(self) -> bool:
+        return self.name == "compiled"
+
+
+def _life(name: str) -> Life:
+    if name == "compiled":
+        for module in interp.protocol_modules():
+            importlib.import_module(f"upcall.{module}")
+        root = importlib.import_module("upcall")
+    else:
+        root = interp.load(name="upcall_interp_tests")
+    return Life(name, root.machine, root.kern, root.parlib)
+
+
+@pytest.fixture(scope="session")
+def lives() -> Iterator[Callable[[str], Life]]:
+    """Both lives by name, each loaded once in this run."""
+    loaded: dict[str, Life] = {}
+
+    def life(name: str) -> Life:
+        if name not in loaded:
+            loaded[name] = _life(name)
+        return loaded[name]
+
+    yield life
+    interp.unload("upcall_interp_tests")
+
+
+@pytest.fixture(params=["compiled", "interpreted"])
+def life(request: pytest.FixtureRequest, lives: Callable[[str], Life]) -> Life:
+    """Runs the test twice, once in each life."""
+    return lives(request.param)
+
+
+@pytest.fixture(scope="session")
+def step_life() -> Iterator[StepLife]:
+    """The interpreted life once more, under a door whose every access can be a death or an interruption."""
+    life = StepLife("upcall_steps")
+    yield life
+    interp.unload(life.name)
+
+
+@pytest.fixture
+def lacks() -> Callable[[str], NoReturn]:
+    """The one way to skip: `lacks("a second core")`, for what this machine cannot show. Listed when the run ends."""
+
+    def skip(what: str) -> NoReturn:
+        pytest.skip(LACKS + what)
+
+    return skip
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Any other skip is a failure: a test that does not run tells nothing, and nobody reads that it did not."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and LACKS not in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, not by the fixture `lacks`: {report.longrepr}"
+    return report

@@ -1,0 +1,205 @@
+"""Scaffolding for tests of the public API through real processes: what handlers in workers write down, gates at which
+they wait, words that all processes share, sender processes, and programs of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import upcall
+from upcall import inspect
+from upcall.host.segment import folder
+
+LONG_S = 20.0
+"""How long to wait for what must happen, before the test fails. Nothing that works comes near."""
+
+
+def until(true: Callable[[], Any], what: str = "") -> Any:
+    """Waits until `true()` is, and returns it."""
+    end = time.monotonic() + LONG_S
+    while not (found := true()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {LONG_S} s in vain for {what or true}")
+        time.sleep(0.001)
+    return found
+
+
+class Notes:
+    """What any process writes down, each note whole, in one order for all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+
+    def __call__(self, *fields: Any) -> None:
+        os.write(self.fd, json.dumps(fields).encode() + b"\n")
+
+    def read(self) -> list[list[Any]]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def wait(self, count: int) -> list[list[Any]]:
+        """Waits until there are so many notes."""
+        until(lambda: len(self.read()) >= count, f"{count} notes")
+        return self.read()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Gate:
+    """Where processes wait until the test lets so many of them through."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_CLOEXEC)
+
+    def wait(self) -> None:
+        os.read(self.fd, 8)  # unlike `eventfd_read` it goes on after a signal
+
+    def open(self, count: int = 1_000_000) -> None:
+        os.eventfd_write(self.fd, count)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Words:
+    """Bytes that this process and those it forks share."""
+
+    def __init__(self, count: int) -> None:
+        self.memory = mmap.mmap(-1, count)
+
+    def __getitem__(self, i: int) -> int:
+        return self.memory[i]
+
+    def __setitem__(self, i: int, value: int) -> None:
+        self.memory[i] = value
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def bytes(self) -> bytes:
+        return self.memory[:]
+
+    def close(self) -> None:
+        self.memory.close()
+
+
+@contextlib.contextmanager
+def running(proc: upcall.Proc, stop: str = "drain") -> Iterator[upcall.Proc]:
+    """A started process; stopped at the end, or killed if the test failed."""
+    proc.start()
+    pid = proc._running.pid
+    try:
+        yield proc
+        proc.stop(stop, timeout=LONG_S)  # type: ignore[arg-type]
+    except BaseException:
+        for vcore in inspect.snapshot(proc.name).vcores if (folder() / proc.name).exists() else ():
+            if vcore.pid and vcore.alive:
+                os.kill(vcore.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        discard(proc.name)
+        raise
+
+
+def abandon(proc: upcall.Proc) -> None:
+    """Starts a process and kills its supervisor: the segment stays, and nobody attends it."""
+    proc.start()
+    os.kill(proc._running.pid, signal.SIGKILL)
+    proc.stop(timeout=LONG_S)
+    until(lambda: not any(vcore.alive for vcore in vcore_info(proc.name).values()), "the end of the workers")
+
+
+def discard(name: str) -> None:
+    """Removes what a stopped process has left."""
+    shutil.rmtree(folder() / name, ignore_errors=True)
+
+
+def left(name: str) -> int:
+    """How many events wait in what a stopped process has left."""
+    return inspect.snapshot(name).waiting
+
+
+def vcore_info(name: str) -> dict[int, Any]:
+    """The process's vcores as the segment shows them, by id."""
+    return {vcore.id: vcore for vcore in inspect.snapshot(name).vcores}
+
+
+def forked(function: Callable[[], object]) -> int:
+    """Runs a function in a forked child; its exit code is 0, or 1 after an exception."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        function()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Waits for a child's end; its exit code, negative for a signal."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        if not select.select([pidfd], [], [], LONG_S)[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise AssertionError(f"child {pid} did not end in {LONG_S} s")
+    finally:
+        os.close(pidfd)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@contextlib.contextmanager
+def program(folder: Path, source: str, *args: object, name: str = "program.py") -> Iterator[subprocess.Popen[str]]:
+    """A Python program of its own, in a session of its own; killed at the end if it has not ended."""
+    path = folder / name
+    path.write_text(textwrap.dedent(source))
+    process = subprocess.Popen(
+        [sys.executable, str(path), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    """What a program has printed, once it has ended."""
+    return process.communicate(timeout=LONG_S)[0]
+
+
+@contextlib.contextmanager
+def log_to(path: Path) -> Iterator[Path]:
+    """The log of this process and of all that it forks, in a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("upcall")
+    logger.addHandler(handler)
+    try:
+        yield path
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,799 @@
+"""A process from its definition to its end, as a program sees it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from procs import (
+    LONG_S,
+    Gate,
+    Notes,
+    Words,
+    abandon,
+    discard,
+    ended,
+    forked,
+    left,
+    log_to,
+    output,
+    program,
+    running,
+    until,
+)
+from procs import vcore_info as vcores
+
+import upcall
+from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
+from upcall.host.segment import folder
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Notes]:
+    found = Notes(tmp_path / "notes")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    found = Gate()
+    yield found
+    found.close()
+
+
+# Definition
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".hidden", "-dash", "a/b", "a b", "x" * 64, "ä", "a\n", "a\0", "..", 5, None, b"a"]
+)
+def test_a_process_name_that_cannot_be_a_folder_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"process name {name!r}")):
+        Proc(name)
+
+
+@pytest.mark.parametrize("name", ["a", "A_1.b-c", "x" * 63, "0"])
+def test_a_definition_creates_nothing(name: str, upcall_dir: Path) -> None:
+    before = set(upcall_dir.rglob("*"))
+    proc = Proc(name, vcores=2)
+    proc.queue("orders")
+    proc.on("order")(print)
+    assert set(upcall_dir.rglob("*")) == before
+    assert repr(proc) == f"<upcall.Proc {name!r} vcores=2>"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "says"),
+    [
+        ("vcores", 0, ValueError, "vcores=0 is outside 1..1024"),
+        ("vcores", -1, ValueError, "vcores=-1 is outside 1..1024"),
+        ("vcores", 1025, ValueError, "vcores=1025 is outside 1..1024"),
+        ("vcores", True, TypeError, "vcores=True must be an int, not bool"),
+        ("vcores", 2.0, TypeError, "vcores=2.0 must be an int, not float"),
+        ("vcores", "2", TypeError, "vcores='2' must be an int, not str"),
+        ("cores", 0, ValueError, "cores=0 is outside 1..2"),
+        ("cores", 3, ValueError, "cores=3 is outside 1..2"),
+        ("cores", 1.5, TypeError, "cores=1.5 must be an int, not float"),
+        ("memory", "lots", ValueError, "size 'lots'"),
+        ("memory", "12 parsecs", ValueError, "size '12 parsecs'"),
+        ("memory", "-1 MiB", ValueError, "size '-1 MiB'"),
+        ("memory", None, ValueError, "size None"),
+        ("memory", True, ValueError, "size True"),
+        ("memory", 1.5, ValueError, "size 1.5"),
+        ("host", "fiber", ValueError, "host='fiber' must be one of 'process', 'thread'"),
+        ("spin_us", -1, ValueError, "spin_us=-1 is outside 0..10000000"),
+        ("spin_us", float("nan"), ValueError, "spin_us=nan is outside"),
+        ("spin_us", "1", TypeError, "spin_us='1' must be a number, not str"),
+        ("preempt_after_ms", 0, ValueError, "preempt_after_ms=0 is outside 1..3600000"),
+        ("preempt_after_ms", True, TypeError, "preempt_after_ms=True must be a number, not bool"),
+        ("stop", "later", ValueError, "stop='later' must be one of 'drain', 'now'"),
+        ("start_method", "forkserver", ValueError, "start_method='forkserver' must be one of 'fork', 'spawn'"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name_and_value(option: str, value: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        Proc("box", **{"vcores": 2, option: value})
+
+
+@pytest.mark.parametrize("size", [300 << 20, "300 MiB", "300MiB", "0.3 GB", "314572800", " 300 mib "])
+def test_memory_is_a_number_of_bytes_or_a_text_with_a_unit(size: Any) -> None:
+    assert 300_000_000 <= Proc("box", memory=size).definition.memory <= 300 << 20
+
+
+@pytest.mark.parametrize("memory", [0, -1, "1 KiB", 4096])
+def test_too_little_memory_is_refused_and_leaves_nothing(memory: Any) -> None:
+    with pytest.raises(ValueError, match=r"memory=-?\d+ bytes is too little for 2 vcores: give at least \d+"):
+        Proc("box", vcores=2, memory=memory).start()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "a\nb", "nul\0", "\u200b", 7, None, b"orders"])
+def test_a_bad_queue_name_is_refused(name: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"queue name {name!r}")):
+        Proc("box").queue(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 64, "a\nb", "\0", 7, None, b"order", ("a",)])
+def test_a_bad_type_name_is_refused(name: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"event type {name!r}")):
+        Proc("box").on(name)
+
+
+@pytest.mark.parametrize("name", ["größer", "订单", "a b", "x" * 63, "order/created", "*"])
+def test_names_of_queues_and_types_are_free_text(name: str, notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue(name)
+    proc.on(name)(lambda ev: notes(ev.type, ev.queue))
+    with running(proc):
+        queue.send(name)
+    assert notes.read() == [[name, name]]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"flags": 13}, TypeError, "flags=13 must be EventFlag"),
+        ({"flags": "IPI"}, TypeError, "flags='IPI' must be EventFlag"),
+        ({"vcore": 2}, VCoreIdError, "vcore 2 of 'box' (it has 2: 0 to 1)"),
+        ({"vcore": -1}, VCoreIdError, "vcore -1 of 'box'"),
+        ({"vcore": True}, VCoreIdError, "vcore True of 'box'"),
+        ({"vcore": "0"}, VCoreIdError, "vcore '0' of 'box'"),
+        ({"mailbox": "nowhere"}, ValueError, "mailbox='nowhere' of queue 'orders': define that queue first"),
+        ({"mailbox": 5}, ValueError, "mailbox=5 of queue 'orders'"),
+        ({"handler": 5}, TypeError, "handler 5 of queue 'orders' must be callable"),
+        ({"on_full": "drop"}, ValueError, "on_full='drop' must be one of 'block', 'raise', 'bit'"),
+        ({"limit": 0}, ValueError, "limit=0 must be a positive int, or None"),
+        ({"limit": -3}, ValueError, "limit=-3 must be a positive int, or None"),
+        ({"limit": True}, ValueError, "limit=True must be a positive int, or None"),
+        ({"limit": 1.5}, ValueError, "limit=1.5 must be a positive int, or None"),
+        ({"limit": 5, "flags": EventFlag.VCORE_PRIVATE}, ValueError, "a limit needs a mailbox of its own"),
+    ],
+)
+def test_a_bad_option_of_a_queue_is_refused(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=re.escape(says)):
+        Proc("box", vcores=2).queue("orders", **options)
+
+
+F = EventFlag
+
+
+@pytest.mark.parametrize(
+    ("flags", "mailbox", "says"),
+    [
+        (F.SPAM_PUBLIC | F.VCORE_PRIVATE, None, "SPAM_PUBLIC with VCORE_PRIVATE"),
+        (F.SPAM_PUBLIC, "other", "SPAM_PUBLIC with a mailbox"),
+        (F.SPAM_PUBLIC | F.INDIR | F.FALLBACK, None, "SPAM_PUBLIC with INDIR"),
+        (F.INDIR | F.FALLBACK | F.VCORE_PRIVATE, None, "INDIR with VCORE_PRIVATE"),
+        (F.FALLBACK, None, "FALLBACK without INDIR"),
+        (F.NOTHROTTLE, None, "NOTHROTTLE without INDIR"),
+        (F.INDIR, None, "INDIR without FALLBACK"),
+        (F.JUSTHANDLEIT | F.THREAD, None, "JUSTHANDLEIT with THREAD"),
+        (F.VCORE_PRIVATE, "other", "uses a vcore's mailbox, mailbox='other' names another"),
+        (F.IPI | F.INDIR | F.FALLBACK, "vcore", "INDIR with mailbox='vcore'"),
+        (F(1 << 20), None, "unknown flag bits 0x100000"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(flags: EventFlag, mailbox: str | None, says: str) -> None:
+    proc = Proc("box")
+    proc.queue("other")
+    with pytest.raises(FlagError, match=re.escape(says)):
+        proc.queue("orders", flags=flags, mailbox=mailbox)
+
+
+def test_a_handler_for_a_queue_that_is_not_defined_is_refused() -> None:
+    proc = Proc("box")
+    proc.queue("orders")
+    with pytest.raises(ValueError, match=r"queue 'bills' is not defined \(defined: orders\)"):
+        proc.on("order", queue="bills")
+
+
+def test_a_handler_must_be_callable() -> None:
+    with pytest.raises(TypeError, match=r"handler 5 of 'order' must be callable"):
+        Proc("box").on("order")(5)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("most", [0, -1, (1 << 20) + 1, "9", None, True, 1.5])
+def test_a_batch_has_a_sensible_maximum(most: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(f"max={most!r}")):
+        Proc("box").on_batch("order", max=most)
+
+
+@pytest.mark.parametrize("kind", ["ALARM", 7, None])
+def test_a_kernel_queue_is_for_a_kernel_event(kind: Any) -> None:
+    proc = Proc("box")
+    with pytest.raises(TypeError, match=re.escape(f"kernel event {kind!r} must be an EventType")):
+        proc.kernel_queue(kind, proc.queue("orders"))
+
+
+def test_a_kernel_queue_must_be_defined() -> None:
+    with pytest.raises(ValueError, match=r"queue 'alarms' is not defined \(defined: none\)"):
+        Proc("box").kernel_queue(EventType.ALARM, "alarms")
+
+
+def test_main_must_be_callable() -> None:
+    with pytest.raises(TypeError, match="main 'x' must be callable"):
+        Proc("box").main("x")  # type: ignore[type-var]
+
+
+def test_asking_for_a_queue_again_gives_the_same_one() -> None:
+    proc = Proc("box", vcores=1)
+    orders = proc.queue("orders", limit=3)
+    assert proc.queue("orders") is orders
+    assert proc.queues == ["orders"]
+    assert proc.definition.queues["orders"].limit == 3
+
+
+def test_more_queues_than_a_segment_holds_is_an_error_that_leaves_nothing() -> None:
+    proc = Proc("box", vcores=1)
+    for i in range(65):
+        proc.queue(f"q{i}")
+    with pytest.raises(upcall.SegmentError, match=r"no room for queue 'q64': 'box' has its 64 queues"):
+        proc.start()
+
+
+def test_more_types_than_a_segment_holds_is_an_error_that_leaves_nothing() -> None:
+    proc = Proc("box", vcores=1)
+    for i in range(225):
+        proc.on(f"t{i}")(print)
+    with pytest.raises(upcall.SegmentError, match=r"no room for event type 't224': 'box' has its 224 types"):
+        proc.start()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda proc: proc.queue("more", limit=2),
+        lambda proc: proc.on("more"),
+        lambda proc: proc.on_batch("more"),
+        lambda proc: proc.main(print),
+        lambda proc: proc.kernel_queue(EventType.ALARM, "orders"),
+        lambda proc: proc.start(),
+        lambda proc: proc.run(),
+    ],
+)
+def test_nothing_is_defined_or_started_while_it_runs(change: Callable[[Proc], object]) -> None:
+    proc = Proc("box", vcores=1)
+    proc.queue("orders")
+    with running(proc), pytest.raises(RuntimeError, match=r"of 'box': it runs already"):
+        change(proc)
+
+
+# Start and stop
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_start_returns_when_every_vcore_has_a_worker(count: int) -> None:
+    with running(Proc("box", vcores=count)):
+        found = vcores("box")
+        assert len({vcore.pid for vcore in found.values() if vcore.alive}) == count
+        assert os.getpid() not in {vcore.pid for vcore in found.values()}
+
+
+@pytest.mark.parametrize(("count", "kind"), [(1, "S"), (2, "M")])
+def test_one_vcore_is_a_single_core_process_and_more_a_many_core_one(count: int, kind: str, notes: Notes) -> None:
+    proc = Proc("box", vcores=count)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes(inspect.snapshot("box").state))
+    with running(proc):
+        queue.send("order")
+        proc.drain(LONG_S)
+    assert notes.read() == [[f"RUNNING_{kind}"]]
+
+
+def test_a_clean_stop_leaves_nothing_behind(upcall_dir: Path) -> None:
+    before = set(upcall_dir.iterdir())
+    proc = Proc("box", vcores=2).start()
+    assert (upcall_dir / "box" / "segment").exists()
+    proc.stop(timeout=LONG_S)
+    assert set(upcall_dir.iterdir()) == before
+
+
+def test_with_starts_and_stops_it(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes(ev.arg1))
+    with proc as started:
+        assert started is proc
+        for i in range(10):
+            queue.send("order", arg1=i)
+    assert notes.read() == [[i] for i in range(10)]
+
+
+def test_a_process_can_be_started_again_after_its_stop(notes: Notes) -> None:
+    proc = Proc("box", vcores=2)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes(ev.arg1))
+    for i in range(3):
+        with running(proc):
+            queue.send("order", arg1=i)
+    assert notes.read() == [[0], [1], [2]]
+
+
+def test_stop_before_start_does_nothing() -> None:
+    Proc("box").stop()
+
+
+@pytest.mark.parametrize(
+    "use", [lambda proc: proc.drain(), lambda proc: proc.queue("orders").send("order"), lambda proc: proc.stats()]
+)
+def test_using_a_process_that_does_not_run_here_says_what_to_do(use: Callable[[Proc], object]) -> None:
+    proc = Proc("box")
+    proc.queue("orders")
+    with pytest.raises(
+        RuntimeError, match=r"process 'box' does not run here: start\(\) it, or upcall\.connect\('box'\)"
+    ):
+        use(proc)
+
+
+def test_stop_with_an_unknown_manner_is_refused_and_the_process_runs_on() -> None:
+    proc = Proc("box", vcores=1)
+    with running(proc):
+        with pytest.raises(ValueError, match=r"stop='maybe' must be 'drain', 'now' or None"):
+            proc.stop("maybe")  # type: ignore[arg-type]
+        assert proc.drain(LONG_S) == []
+
+
+def test_a_second_process_of_a_running_name_is_refused() -> None:
+    with running(Proc("box", vcores=1)) as first:
+        pid = first._running.pid
+        with pytest.raises(upcall.NameInUse, match=rf"process 'box' runs already \(pid {pid}\)"):
+            Proc("box", vcores=1).start()
+        assert first.drain(LONG_S) == []
+
+
+def test_of_two_that_start_at_once_one_gets_the_name() -> None:
+    ready, answers = Gate(), Words(4)
+
+    def start(i: int) -> None:
+        proc = Proc("box", vcores=1)
+        ready.wait()
+        try:
+            proc.start()
+        except upcall.NameInUse:
+            answers[i] = 2
+            return
+        answers[i] = 1
+        until(lambda: all(answers.bytes()), "the others")
+        proc.stop(timeout=LONG_S)
+
+    children = [forked(lambda i=i: start(i)) for i in range(4)]  # type: ignore[misc]
+    ready.open(4)
+    assert [ended(pid) for pid in children] == [0, 0, 0, 0]
+    assert sorted(answers.bytes()) == [1, 2, 2, 2]
+    ready.close()
+
+
+def test_stop_drain_handles_everything_that_waits(notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=2)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        if ev.arg1 < 2:
+            gate.wait()
+        notes(ev.arg1)
+
+    with running(proc):
+        for i in range(1000):
+            queue.send("order", arg1=i)
+        with pytest.raises(TimeoutError):
+            proc.stop("drain", timeout=0)
+        gate.open(2)
+    assert sorted(notes.read()) == [[i] for i in range(1000)]
+
+
+def test_stop_now_leaves_what_waits_and_the_next_start_adopts_it(notes: Notes, gate: Gate) -> None:
+    def define() -> tuple[Proc, upcall.Queue]:
+        proc = Proc("box", vcores=1)
+        queue = proc.queue("orders")
+
+        @proc.on("order")
+        def order(ev: upcall.Event) -> None:
+            notes(ev.arg1, bytes(ev.payload[:3]).decode(), len(ev.payload))
+            gate.wait()
+
+        return proc, queue
+
+    proc, queue = define()
+    with running(proc, stop="now"):
+        for i in range(5):
+            queue.send("order", b"abc" * 100 * i, arg1=i)
+        notes.wait(1)
+        with pytest.raises(TimeoutError, match=r"process 'box' \(pid \d+\) still stops after 0 s"):
+            proc.stop("now", timeout=0)
+        gate.open()
+    assert notes.read() == [[0, "", 0]]
+    assert left("box") == 4
+    gate.open()
+    again, queue = define()
+    with running(again):
+        queue.send("order", b"new", arg1=5)
+    assert notes.read() == [[0, "", 0], *([i, "abc", 300 * i] for i in range(1, 5)), [5, "new", 3]]
+
+
+def test_what_waits_is_adopted_by_more_vcores_than_before(notes: Notes) -> None:
+    def define(count: int) -> tuple[Proc, upcall.Queue]:
+        proc = Proc("box", vcores=count)
+        queue = proc.queue("orders")
+        proc.on("order")(lambda ev: notes(ev.arg1))
+        return proc, queue
+
+    abandon(define(1)[0])
+    with upcall.connect("box") as remote:
+        for i in range(100):
+            remote.queue("orders").send("order", arg1=i)
+    second, queue = define(4)
+    with running(second):
+        queue.send("order", arg1=100)
+    assert sorted(notes.read()) == [[i] for i in range(101)]
+
+
+def test_what_waits_is_adopted_with_types_and_queues_matched_by_name(notes: Notes) -> None:
+    first = Proc("box", vcores=1)
+    for name in ("a", "b"):
+        first.queue(name)
+        first.on(name)(print)
+    abandon(first)
+    with upcall.connect("box") as remote:
+        for name in ("a", "b"):
+            remote.queue(name).send(name, name.encode())
+    second = Proc("box", vcores=1)
+    for name in ("new", "b", "a"):
+        second.queue(name)
+        second.on(name)(lambda ev: notes(ev.queue, ev.type, bytes(ev.payload).decode()))
+    with running(second):
+        pass
+    assert sorted(notes.read()) == [["a", "a", "a"], ["b", "b", "b"]]
+
+
+def test_a_definition_that_cannot_fit_what_is_left_says_both_numbers() -> None:
+    first = Proc("box", vcores=1)
+    first.queue("orders")
+    first.on("order")(print)
+    abandon(first)
+    with upcall.connect("box") as remote:
+        remote.queue("orders").send("order")
+    with pytest.raises(upcall.SegmentError, match=r"vcores=17, but the segment that 'box' left has room for 16"):
+        Proc("box", vcores=17).start()
+    assert left("box") == 1
+    discard("box")
+
+
+def test_drain_returns_when_everything_sent_has_been_handled(notes: Notes) -> None:
+    proc = Proc("box", vcores=3)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes(ev.arg1))
+    with running(proc):
+        for round_ in range(20):
+            for i in range(30):
+                queue.send("order", arg1=i)
+            assert proc.drain(LONG_S) == []
+            assert len(notes.read()) == 30 * (round_ + 1)
+
+
+def test_drain_of_an_idle_process_returns_at_once() -> None:
+    with running(Proc("box", vcores=2)) as proc:
+        assert proc.drain(0.0) == []
+
+
+def test_drain_gives_up_after_its_time_and_says_what_waits(notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes(1)
+        gate.wait()
+
+    with running(proc):
+        queue.send("order")
+        notes.wait(1)
+        with pytest.raises(TimeoutError, match=r"'box' still has events in queue 'orders' after 0\.01 s"):
+            proc.drain(0.01)
+        gate.open()
+        assert proc.drain(LONG_S) == []
+
+
+def test_drain_does_not_wait_for_what_is_sent_after_the_call(notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes(ev.arg1)
+        gate.wait()
+        queue.send("order", arg1=ev.arg1 + 1)
+
+    with running(proc, stop="now"):
+        queue.send("order")
+        for i in range(10):
+            notes.wait(i + 1)
+            gate.open(1)
+        drained = threading.Thread(target=proc.drain, args=(LONG_S,))
+        drained.start()
+        gate.open(1_000_000)
+        drained.join(LONG_S)
+        assert not drained.is_alive()
+    discard("box")
+
+
+def test_drain_names_vcores_whose_private_mail_nobody_hosts(notes: Notes, gate: Gate) -> None:
+    def define(count: int) -> Proc:
+        proc = Proc("box", vcores=count)
+        proc.on("hold")(lambda ev: (notes("hold"), gate.wait()))
+        proc.on("mail")(lambda ev: notes("mail", ev.vcore))
+        return proc
+
+    first = define(2)
+    with running(first, stop="now"):
+        first.vcore(1).send("hold", private=True)
+        notes.wait(1)
+        first.vcore(1).send("mail", private=True)
+        with pytest.raises(TimeoutError):
+            first.stop("now", timeout=0)
+        gate.open()
+    assert notes.read() == [["hold"]]
+    with running(define(1)) as second:
+        assert second.drain(LONG_S) == [1]
+        with pytest.raises(VCoreIdError, match=r"vcore 1 of 'box' \(it has 1: 0 to 0\)"):
+            second.vcore(1)
+    assert notes.read() == [["hold"]]
+    with running(define(2)) as third:
+        assert third.drain(LONG_S) == []
+    assert notes.read() == [["hold"], ["mail", 1]]
+
+
+def test_at_most_cores_vcores_run_at_once(notes: Notes) -> None:
+    busy = Words(4)
+    proc = Proc("box", vcores=4, cores=2)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        busy[ev.vcore] = 1
+        notes(sum(busy.bytes()))
+        busy[ev.vcore] = 0
+
+    with running(proc):
+        for _ in range(500):
+            queue.send("order", bytes(10))
+    assert len(notes.read()) == 500
+    assert max(most for (most,) in notes.read()) <= 2
+
+
+# Death of workers
+
+
+def test_an_event_whose_handler_killed_its_worker_is_handled_again(notes: Notes, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes(ev.arg1, ev.redeliveries, ev.redelivered)
+        if ev.arg1 == 3 and not ev.redelivered:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with log_to(tmp_path / "log") as log, running(proc):
+        for i in range(6):
+            queue.send("order", arg1=i)
+        assert proc.drain(LONG_S) == []
+        assert vcores("box")[0].restarts == 1
+    handled = notes.read()
+    assert handled == [
+        [0, 0, False],
+        [1, 0, False],
+        [2, 0, False],
+        [3, 0, False],
+        [3, 1, True],
+        [4, 0, False],
+        [5, 0, False],
+    ]
+    assert re.search(r"box/vcore 0: worker ended \(signal 9 \(SIGKILL\)\) .* 1 event\(s\)", log.read_text())
+
+
+def test_killing_workers_while_events_flow_loses_none(notes: Notes) -> None:
+    total, kills = 3000, 6
+    counts = Words(4 * total)
+    proc = Proc("box", vcores=4)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        counts[ev.vcore * total + ev.arg1] += 1
+
+    with running(proc):
+        victims: set[int] = set()
+        for i in range(total):
+            queue.send("order", arg1=i)
+            if i % (total // kills) == total // kills // 2:
+                alive = [v for v in vcores("box").values() if v.alive and v.pid not in victims]
+                victim = alive[i % len(alive)].pid
+                victims.add(victim)
+                os.kill(victim, signal.SIGKILL)
+        assert proc.drain(LONG_S) == []
+        until(lambda: sum(v.restarts for v in vcores("box").values()) == kills, "restarts")
+    handled = [sum(counts[v * total + i] for v in range(4)) for i in range(total)]
+    assert [i for i, times in enumerate(handled) if times == 0] == []
+    assert sum(handled) <= total + kills
+
+
+def test_a_killed_worker_is_replaced_and_works_on(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes(os.getpid()))
+    with running(proc):
+        queue.send("order")
+        assert proc.drain(LONG_S) == []
+        ((first,),) = notes.read()
+        os.kill(first, signal.SIGKILL)
+        queue.send("order")
+        assert proc.drain(LONG_S) == []
+        assert notes.read()[1][0] != first
+
+
+def test_killing_the_supervisor_ends_its_workers_and_the_next_start_adopts_what_waits(notes: Notes) -> None:
+    def define() -> tuple[Proc, upcall.Queue]:
+        proc = Proc("box", vcores=2)
+        queue = proc.queue("orders")
+        proc.on("order")(lambda ev: notes(ev.arg1))
+        return proc, queue
+
+    abandon(define()[0])
+    with upcall.connect("box") as remote:
+        for i in range(10):
+            remote.queue("orders").send("order", arg1=i)
+    again, _ = define()
+    with running(again):
+        pass
+    assert sorted(notes.read()) == [[i] for i in range(10)]
+
+
+# run()
+
+INGEST = """
+    import os, signal, sys, time
+    import upcall
+
+    proc = upcall.Proc("box", vcores=2, stop=sys.argv[1])
+    orders = proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev):
+        print("begin", ev.arg1, flush=True)
+        while ev.arg1 == 1 and not os.path.exists(sys.argv[2]):
+            time.sleep(0.001)
+        print("end", ev.arg1, flush=True)
+
+    if __name__ == "__main__":
+        proc.run()
+        print("returned", flush=True)
+"""
+
+
+def _connect() -> upcall.Remote | None:
+    try:
+        found = upcall.connect("box")
+    except upcall.UpcallError:
+        return None
+    if found.stats()["state"] in ("NEW", "CREATED") or "orders" not in found.queues:
+        found.close()
+        return None
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_ends_at_a_signal_when_everything_is_handled(number: signal.Signals, tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    with program(tmp_path, INGEST, "drain", door) as process:
+        with until(_connect, "the process") as remote:
+            orders = remote.queue("orders")
+            for i in (1, 2, 3, 4):
+                orders.send("order", arg1=i)
+            until(lambda: any(v.handled for v in vcores("box").values()) or orders, "a start")
+        process.send_signal(number)
+        door.touch()
+        said = output(process)
+        assert process.returncode == 0, said
+    assert sorted(said.split("\n")) == sorted(
+        ["", *(f"{word} {i}" for i in (1, 2, 3, 4) for word in ("begin", "end")), "returned"]
+    )
+
+
+def test_run_that_stops_now_finishes_what_is_in_hand_and_leaves_the_rest(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    with program(tmp_path, INGEST.replace("vcores=2", "vcores=1"), "now", door) as process:
+        with until(_connect, "the process") as remote:
+            for i in (1, 2, 3):
+                remote.queue("orders").send("order", arg1=i)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin 1\n"
+        process.send_signal(signal.SIGTERM)
+        until(lambda: inspect.dump("box")["procinfo"]["stop"] == "now", "the stop")
+        door.touch()
+        said = output(process)
+        assert process.returncode == 0
+    assert [line for line in said.splitlines() if "mailbox" not in line] == ["end 1", "returned"]
+    assert left("box") == 2
+    discard("box")
+
+
+def test_a_second_signal_ends_run_at_once(tmp_path: Path) -> None:
+    with program(tmp_path, INGEST.replace("vcores=2", "vcores=1"), "drain", tmp_path / "never") as process:
+        with until(_connect, "the process") as remote:
+            for i in (1, 2):
+                remote.queue("orders").send("order", arg1=i)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin 1\n"
+        process.send_signal(signal.SIGINT)
+        until(lambda: inspect.dump("box")["procinfo"]["stop"] == "drain", "the stop")
+        process.send_signal(signal.SIGINT)
+        assert "returned" in output(process)
+    assert left("box") == 2
+    discard("box")
+
+
+def test_ctrl_c_for_the_whole_group_drains_too(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    with program(tmp_path, INGEST, "drain", door) as process:
+        with until(_connect, "the process") as remote:
+            for i in (1, 2, 3):
+                remote.queue("orders").send("order", arg1=i)
+        os.killpg(process.pid, signal.SIGINT)
+        door.touch()
+        said = output(process)
+        assert process.returncode == 0, said
+    assert said.count("end") == 3
+
+
+def test_run_gives_the_signal_handlers_back(tmp_path: Path) -> None:
+    source = """
+        import os, signal, threading, upcall
+        proc = upcall.Proc("box", vcores=1)
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+        @proc.main
+        def main():
+            os.kill(os.getppid(), signal.SIGTERM)
+
+        proc.run()
+        assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+        print("same")
+    """
+    with program(tmp_path, source) as process:
+        assert output(process) == "same\n"
+
+
+def test_run_is_for_the_main_thread() -> None:
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            Proc("box", vcores=1).run()
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(LONG_S)
+    assert re.search(r"Proc.run of 'box' handles signals: call it in the main thread, or use start\(\)", str(errors[0]))
+
+
+def test_a_program_that_dies_takes_its_background_process_with_it(tmp_path: Path) -> None:
+    source = """
+        import os, signal, upcall
+        proc = upcall.Proc("box", vcores=2)
+        proc.queue("orders")
+        proc.start()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with program(tmp_path, source) as process:
+        output(process)
+        assert process.returncode == -signal.SIGKILL
+    until(lambda: not (folder() / "box").exists(), "its end")
