@@ -102,25 +102,30 @@ class Words:
 def running(proc: upcall.Proc, stop: str = "drain") -> Iterator[upcall.Proc]:
     """A started process; stopped at the end, or killed if the test failed."""
     proc.start()
-    pid = proc._running.pid
+    pid = getattr(proc._running, "pid", None)  # None: its vcores are threads of this process
     try:
         yield proc
         proc.stop(stop, timeout=LONG_S)  # type: ignore[arg-type]
     except BaseException:
-        for vcore in inspect.snapshot(proc.name).vcores if (folder() / proc.name).exists() else ():
+        for vcore in inspect.snapshot(proc.name).vcores if pid and (folder() / proc.name).exists() else ():
             if vcore.pid and vcore.alive:
                 os.kill(vcore.pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         discard(proc.name)
         raise
 
 
 def abandon(proc: upcall.Proc) -> None:
-    """Starts a process and kills its supervisor: the segment stays, and nobody attends it."""
+    """Starts a process and kills it as a whole: the segment stays, and nobody attends it."""
     proc.start()
     os.kill(proc._running.pid, signal.SIGKILL)
     proc.stop(timeout=LONG_S)
+    for vcore in vcore_info(proc.name).values():
+        if vcore.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(vcore.pid, signal.SIGKILL)
     until(lambda: not any(vcore.alive for vcore in vcore_info(proc.name).values()), "the end of the workers")
 
 

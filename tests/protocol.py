@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from upcall import _life
 from upcall.check import interp
 from upcall.kern import const
 
@@ -30,7 +31,8 @@ class Bench:
         self.life = life
         self.layout, self.pages, self.arena = life.kern.layout, life.kern.pages, life.kern.arena
         self.ucq, self.proc, self.event = life.kern.ucq, life.kern.proc, life.kern.event
-        self.mbox, self.vcore_module = life.parlib.mbox, life.parlib.vcore
+        self.mbox, self.vcore_module, self.recover_module = life.parlib.mbox, life.parlib.vcore, life.parlib.recover
+        self.spin_module = life.parlib.spin
         self.geometry = geometry
         self.compiled = getattr(life, "compiled", False)
         self.at: Any = self.layout.Seg(*geometry)
@@ -200,8 +202,8 @@ class Bench:
         self.kill(seg)
         if vcoreid is not None:
             self.proc.unhost_vcore(by, vcoreid)
-        self.vcore_module.recover_vcore(by, vcoreid or 0, seg.me)
-        self.vcore_module.announce(by)
+        self.recover_module.recover_vcore(by, vcoreid or 0, seg.me)
+        self.recover_module.announce(by)
 
     # ---- looking -----------------------------------------------------------------------------------------------------
 
@@ -215,8 +217,11 @@ class Bench:
         return found
 
     def types_waiting(self, mbox: int) -> list[int]:
-        return [self.get(self.ucq.slot_at(self.at, where) + const.SL_TYPE, 2) for where in self.walk(mbox)
-                if self.slot_word(where) & 15 == const.READY]
+        return [
+            self.get(self.ucq.slot_at(self.at, where) + const.SL_TYPE, 2)
+            for where in self.walk(mbox)
+            if self.slot_word(where) & 15 == const.READY
+        ]
 
     def walk(self, mbox: int) -> Iterator[int]:
         """The places of a mailbox's slots that are not EMPTY, from its head on."""
@@ -239,13 +244,16 @@ class Bench:
             here = self.get(self.layout.page_at(self.at, found[-1]) + const.PG_NEXT)
         return found
 
-    def free_pages(self) -> set[int]:
+    def free_pages(self) -> frozenset[int]:
         """Pages that are FREE and have their bit."""
-        return {page for page in range(1, self.at.nr_pages + 1)
-                if self.page_word(page) & 15 == const.PAGE_FREE
-                and self.get(self.at.bitmap + (page - 1) // 64 * 8) >> (page - 1) % 64 & 1}
+        return frozenset(
+            page
+            for page in range(1, self.at.nr_pages + 1)
+            if self.page_word(page) & 15 == const.PAGE_FREE
+            and self.get(self.at.bitmap + (page - 1) // 64 * 8) >> (page - 1) % 64 & 1
+        )
 
-    def pages_lost(self) -> set[int]:
+    def pages_lost(self) -> frozenset[int]:
         """Pages that are neither free nor in a mailbox; and it checks that no page is in two places."""
         seen: list[int] = []
         for mbox in range(self.at.nr_mboxes):
@@ -254,7 +262,7 @@ class Bench:
         free = self.free_pages()
         assert not free & set(seen), f"a page is free and linked: {free & set(seen)}"
         real = self.get(self.at.procinfo + const.PI_PAGES_REAL)
-        return set(range(1, real + 1)) - free - set(seen)
+        return frozenset(range(1, real + 1)) - free - set(seen)
 
     def blocks_in_use(self) -> int:
         """Blocks and spans that are not free, large ones counted by their spans."""
@@ -263,8 +271,10 @@ class Bench:
             at = self.layout.span_at(self.at, span)
             word = self.get(at)
             if word & 15 == const.SPAN_SMALL:
-                used += sum(self.get(self.arena.block_record(self.at, span, i)) & 15 != const.BLOCK_FREE
-                            for i in range(self.arena.blocks_in(self.arena.span_class(word))))
+                used += sum(
+                    self.get(self.arena.block_record(self.at, span, i)) & 15 != const.BLOCK_FREE
+                    for i in range(self.arena.blocks_in(self.arena.span_class(word)))
+                )
             elif word & 15 != const.SPAN_FREE:
                 used += 1
         return used
@@ -316,10 +326,11 @@ def _recorder(life: Any) -> type:
 
 # ---- the interpreted life under a door of our own --------------------------------------------------------------------
 
-ACCESSES = (
-    "ld8 ld16 ld32 ld64 lda32 lda64 st8 st16 st32 st64 str32 str64 cas32 cas64 xchg32 xchg64 faa32 faa64 for32 for64 "
-    "fand32 fand64 copy_in copy_out copy_words futex_wake interrupt alive grow"
-).split()
+ACCESSES = [
+    "ld8", "ld16", "ld32", "ld64", "lda32", "lda64", "st8", "st16", "st32", "st64", "str32", "str64", "cas32",
+    "cas64", "xchg32", "xchg64", "faa32", "faa64", "for32", "for64", "fand32", "fand64", "copy_in", "copy_out",
+    "copy_words", "futex_wake", "interrupt", "alive", "grow",
+]  # fmt: skip
 
 
 class Death(BaseException):
@@ -370,7 +381,7 @@ class StepLife:
         door = ModuleType(f"{name}.machine.door")
         door.__package__ = f"{name}.machine"
         sys.modules[door.__name__] = door
-        path = Path(interp._life.ROOT) / "machine" / "door.py"
+        path = Path(_life.ROOT) / "machine" / "door.py"
         exec(compile(path.read_text(), str(path), "exec"), door.__dict__)
         del sys.modules[door.__name__]
         for access in ACCESSES:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import upcall
 from procs import (
     LONG_S,
     Gate,
@@ -28,8 +32,6 @@ from procs import (
     until,
 )
 from procs import vcore_info as vcores
-
-import upcall
 from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
 from upcall.host.segment import folder
 
@@ -549,22 +551,21 @@ def test_drain_names_vcores_whose_private_mail_nobody_hosts(notes: Notes, gate: 
     assert notes.read() == [["hold"], ["mail", 1]]
 
 
-def test_at_most_cores_vcores_run_at_once(notes: Notes) -> None:
-    busy = Words(4)
+def test_at_most_cores_vcores_are_woken_for_a_backlog(notes: Notes, gate: Gate) -> None:
     proc = Proc("box", vcores=4, cores=2)
     queue = proc.queue("orders")
-
-    @proc.on("order")
-    def order(ev: upcall.Event) -> None:
-        busy[ev.vcore] = 1
-        notes(sum(busy.bytes()))
-        busy[ev.vcore] = 0
-
+    proc.on("order")(lambda ev: (notes(ev.vcore), gate.wait()))
     with running(proc):
-        for _ in range(500):
-            queue.send("order", bytes(10))
-    assert len(notes.read()) == 500
-    assert max(most for (most,) in notes.read()) <= 2
+        until(lambda: {vcore.state for vcore in vcores("box").values()} == {"OFFLINE"}, "all vcores to sleep")
+        for i in range(2):
+            queue.send("order")
+            notes.wait(i + 1)
+        for _ in range(10):
+            queue.send("order")
+        assert sorted(vcore.state for vcore in vcores("box").values()) == ["OFFLINE", "OFFLINE", "ONLINE", "ONLINE"]
+        assert len(notes.read()) == 2
+        gate.open()
+    assert len(notes.read()) == 12
 
 
 # Death of workers
@@ -613,6 +614,7 @@ def test_killing_workers_while_events_flow_loses_none(notes: Notes) -> None:
         for i in range(total):
             queue.send("order", arg1=i)
             if i % (total // kills) == total // kills // 2:
+                until(lambda: any(v.alive and v.pid not in victims for v in vcores("box").values()), "a living worker")
                 alive = [v for v in vcores("box").values() if v.alive and v.pid not in victims]
                 victim = alive[i % len(alive)].pid
                 victims.add(victim)
@@ -638,19 +640,27 @@ def test_a_killed_worker_is_replaced_and_works_on(notes: Notes) -> None:
         assert notes.read()[1][0] != first
 
 
-def test_killing_the_supervisor_ends_its_workers_and_the_next_start_adopts_what_waits(notes: Notes) -> None:
-    def define() -> tuple[Proc, upcall.Queue]:
-        proc = Proc("box", vcores=2)
-        queue = proc.queue("orders")
-        proc.on("order")(lambda ev: notes(ev.arg1))
-        return proc, queue
+def test_killing_the_supervisor_ends_its_workers() -> None:
+    for _ in range(30):
+        proc = Proc("box", vcores=3).start()
+        os.kill(proc._running.pid, signal.SIGKILL)
+        proc.stop(timeout=LONG_S)
+        until(lambda: not any(vcore.alive for vcore in vcores("box").values()), "the end of the workers")
+        discard("box")
 
-    abandon(define()[0])
+
+def test_what_was_sent_after_the_supervisors_death_is_handled_by_the_next(notes: Notes) -> None:
+    def define() -> Proc:
+        proc = Proc("box", vcores=2)
+        proc.queue("orders")
+        proc.on("order")(lambda ev: notes(ev.arg1))
+        return proc
+
+    abandon(define())
     with upcall.connect("box") as remote:
         for i in range(10):
             remote.queue("orders").send("order", arg1=i)
-    again, _ = define()
-    with running(again):
+    with running(define()):
         pass
     assert sorted(notes.read()) == [[i] for i in range(10)]
 
@@ -797,3 +807,204 @@ def test_a_program_that_dies_takes_its_background_process_with_it(tmp_path: Path
         output(process)
         assert process.returncode == -signal.SIGKILL
     until(lambda: not (folder() / "box").exists(), "its end")
+
+
+# Threads as vcores
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_threads_as_vcores_handle_everything_once(count: int) -> None:
+    proc = Proc("box", vcores=count, host="thread")
+    queue = proc.queue("orders")
+    handled: list[tuple[int, int]] = []
+    proc.on("order")(lambda ev: handled.append((ev.arg1, len(ev.payload))))
+    with running(proc), upcall.connect("box") as remote:
+        for i in range(300):
+            (queue, remote.queue("orders"))[i % 2].send("order", bytes(i), arg1=i)
+        assert proc.drain(LONG_S) == []
+        assert {vcore.pid for vcore in vcores("box").values() if vcore.alive} == {os.getpid()}
+    assert sorted(handled) == [(i, i) for i in range(300)]
+
+
+def test_threads_as_vcores_get_events_from_other_processes() -> None:
+    proc = Proc("box", vcores=2, host="thread")
+    proc.queue("orders")
+    handled: list[int] = []
+    proc.on("order")(lambda ev: handled.append(ev.arg1))
+
+    def send() -> None:
+        with upcall.connect("box") as remote:
+            for i in range(500):
+                remote.queue("orders").send("order", arg1=i)
+
+    child_may_send = Gate()
+    pid = forked(lambda: (child_may_send.wait(), send()))
+    with running(proc):
+        child_may_send.open()
+        assert ended(pid) == 0
+    assert sorted(handled) == list(range(500))
+    child_may_send.close()
+
+
+def test_threads_as_vcores_have_private_mail_and_a_main_each() -> None:
+    proc = Proc("box", vcores=3, host="thread")
+    handled: list[tuple[int, int]] = []
+    mains: list[int] = []
+    proc.on("mail")(lambda ev: handled.append((ev.arg1, ev.vcore)))
+    proc.main(lambda: mains.append(threading.get_ident()))
+    with running(proc):
+        for i in range(30):
+            proc.vcore(i % 3).send("mail", arg1=i, private=True)
+        until(lambda: len(mains) == 3)
+    assert sorted(handled) == [(i, i % 3) for i in range(30)]
+    assert len(set(mains)) == 3
+
+
+def test_a_stop_of_threads_gives_everything_back(upcall_dir: Path) -> None:
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd")), threading.active_count(), set(upcall_dir.iterdir())
+    for _ in range(5):
+        proc = Proc("box", vcores=2, host="thread")
+        queue = proc.queue("orders")
+        proc.on("order")(lambda ev: None)
+        with running(proc):
+            queue.send("order", bytes(1000))
+        del proc, queue
+    gc.collect()
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count(), set(upcall_dir.iterdir())) == before
+
+
+def test_a_stop_of_threads_gives_up_after_its_time_and_can_be_asked_again() -> None:
+    proc = Proc("box", vcores=1, host="thread")
+    queue = proc.queue("orders")
+    began, go = threading.Event(), threading.Event()
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        began.set()
+        go.wait(LONG_S)
+
+    with running(proc):
+        queue.send("order")
+        assert began.wait(LONG_S)
+        with pytest.raises(TimeoutError, match=r"box/vcore 0 still stops after 0 s"):
+            proc.stop("drain", timeout=0)
+        go.set()
+
+
+def test_stop_now_of_threads_leaves_what_waits_for_worker_processes(notes: Notes) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def define(host: Any, handler: Callable[[upcall.Event], object]) -> tuple[Proc, upcall.Queue]:
+        proc = Proc("box", vcores=1, host=host)
+        queue = proc.queue("orders")
+        proc.on("order")(handler)
+        return proc, queue
+
+    proc, queue = define("thread", lambda ev: (began.set(), go.wait(LONG_S)))
+    with running(proc, stop="now"):
+        for i in range(5):
+            queue.send("order", arg1=i)
+        assert began.wait(LONG_S)
+        with pytest.raises(TimeoutError):
+            proc.stop("now", timeout=0)
+        go.set()
+    assert left("box") == 4
+    with running(define("process", lambda ev: notes(ev.arg1))[0]):
+        pass
+    assert notes.read() == [[1], [2], [3], [4]]
+
+
+def test_a_second_start_of_a_name_that_runs_in_threads_is_refused() -> None:
+    with running(Proc("box", vcores=1, host="thread")) as proc:
+        for host in ("thread", "process"):
+            with pytest.raises(upcall.NameInUse, match=rf"process 'box' runs already \(pid {os.getpid()}\)"):
+                Proc("box", vcores=1, host=host).start()  # type: ignore[arg-type]
+        assert proc.drain(LONG_S) == []
+
+
+def test_run_with_threads_ends_at_a_signal(tmp_path: Path) -> None:
+    door = tmp_path / "door"
+    with program(tmp_path, INGEST.replace("vcores=2", 'vcores=2, host="thread"'), "drain", door) as process:
+        with until(_connect, "the process") as remote:
+            for i in (1, 2, 3):
+                remote.queue("orders").send("order", arg1=i)
+        process.send_signal(signal.SIGTERM)
+        door.touch()
+        said = output(process)
+        assert process.returncode == 0, said
+    assert said.count("end") == 3
+    assert said.endswith("returned\n")
+
+
+# Workers that start afresh
+
+SPAWN = """
+    import os, sys
+    import upcall
+
+    proc = upcall.Proc("box", vcores=2, start_method="spawn")
+    orders = proc.queue("orders")
+    imported_in = os.getpid()
+
+    @proc.on("order")
+    def order(ev):
+        with open(sys.argv[1], "a") as file:
+            file.write(f"{ev.arg1} {len(ev.payload)} {imported_in == os.getpid()} {__name__}\\n")
+
+    if __name__ == "__main__":
+        with proc:
+            for i in range(20):
+                orders.send("order", bytes(10 * i), arg1=i)
+            proc.drain(20)
+        print("done")
+"""
+
+
+def test_spawned_workers_import_the_program_anew(tmp_path: Path) -> None:
+    with program(tmp_path, SPAWN, tmp_path / "out") as process:
+        said = output(process)
+        assert (said, process.returncode) == ("done\n", 0)
+    lines = sorted((tmp_path / "out").read_text().splitlines(), key=lambda line: int(line.split()[0]))
+    assert lines == [f"{i} {10 * i} True __mp_main__" for i in range(20)]
+
+
+def test_spawned_workers_find_a_proc_of_an_imported_module(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(textwrap.dedent(SPAWN).split("if __name__")[0])
+    source = """
+        import service
+        with service.proc:
+            service.orders.send("order", b"abc", arg1=7)
+        print("done")
+    """
+    with program(tmp_path, source, tmp_path / "out") as process:
+        assert output(process) == "done\n"
+    assert (tmp_path / "out").read_text() == "7 3 True service\n"
+
+
+def test_a_spawned_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    source = SPAWN.replace(
+        "        with open",
+        "        if not ev.redelivered and ev.arg1 == 3:\n            os.kill(os.getpid(), 9)\n        with open",
+    )
+    with program(tmp_path, source, tmp_path / "out") as process:
+        assert output(process).endswith("done\n")
+    got = sorted(int(line.split()[0]) for line in (tmp_path / "out").read_text().splitlines())
+    assert got == list(range(20))
+
+
+def test_a_handler_that_a_spawned_worker_cannot_import_is_named() -> None:
+    proc = Proc("box", vcores=1, start_method="spawn")
+
+    @proc.on("order")
+    def inner(ev: upcall.Event) -> None: ...
+
+    with pytest.raises(ValueError, match=r"handler of 'order' of 'box', .*inner, is defined inside a function"):
+        proc.start()
+
+
+def test_a_proc_that_a_spawned_worker_cannot_find_is_refused() -> None:
+    proc = Proc("box", vcores=1, start_method="spawn")
+    proc.on("order")(print)
+    with pytest.raises(ValueError, match="process 'box' is not a global of any module"):
+        proc.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_small_blocks_do_not_overlap(bench: Bench) -> None:
     blocks = [bench.arena.alloc_block(seg, 20000) for _ in range(4)] + [bench.arena.alloc_block(seg, 512)]
     ranges = sorted((bench.arena.block_data(seg, b, c), c) for b in blocks if (c := bench.arena.block_capacity(seg, b)))
     assert len(ranges) == 5
-    assert all(at + size <= after for (at, size), (after, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(at + size <= after for (at, size), (after, _) in pairwise(ranges))
     assert ranges[0][0] >= bench.at.arena
     assert sum(ranges[-1]) <= bench.at.size
 

@@ -12,11 +12,26 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ["Ours", "What differs, and why", "Shown by"]
 
-SEED = """
-vcoreid_is_safe get_vcpd_mbox_priv get_vcpd_mbox_pub get_vcpd_mbox can_msg_vcore set_vcore_msgable post_ev_msg post_vc_msg
-try_notify spam_vcore try_spam_vcore spam_list_member spam_public_msg send_indir send_event send_kernel_event
-post_vcore_event send_posix_signal
-""".split()
+SEED = [
+    "vcoreid_is_safe",
+    "get_vcpd_mbox_priv",
+    "get_vcpd_mbox_pub",
+    "get_vcpd_mbox",
+    "can_msg_vcore",
+    "set_vcore_msgable",
+    "post_ev_msg",
+    "post_vc_msg",
+    "try_notify",
+    "spam_vcore",
+    "try_spam_vcore",
+    "spam_list_member",
+    "spam_public_msg",
+    "send_indir",
+    "send_event",
+    "send_kernel_event",
+    "post_vcore_event",
+    "send_posix_signal",
+]
 """Every function of the seed's file."""
 
 

@@ -58,7 +58,9 @@ def test_last_records_end_where_the_tables_end(life: Any, geometry: tuple[int, .
 
 
 def test_both_lives_compute_the_same_offsets(lives: Any) -> None:
-    names = "nr_mboxes page_size size slots procinfo vcoremap vcpds queues mboxes types bitmap spans tables_end pages arena"
+    names = (
+        "nr_mboxes page_size size slots procinfo vcoremap vcpds queues mboxes types bitmap spans tables_end pages arena"
+    )
     for geometry in (GEOMETRY, BIG, ODD):
         one, other = (lives(name).kern.layout.Seg(*geometry) for name in ("compiled", "interpreted"))
         assert [getattr(one, name) for name in names.split()] == [getattr(other, name) for name in names.split()]

@@ -310,7 +310,9 @@ def test_scavenger_never_takes_a_linked_page_at_any_interleaving(step_life: Step
             bench.pages.alloc_page(third)
             fill(bench, third, 5, 4)
 
-        more = step_life.interrupted(n, lambda bench=bench, other=other: bench.pages.scavenge_page(other, last), meanwhile)
+        more = step_life.interrupted(
+            n, lambda bench=bench, other=other, last=last: bench.pages.scavenge_page(other, last), meanwhile
+        )
         assert bench.page_word(last) & 15 != const.PAGE_FREE, f"at access {n}"
         assert bench.waiting(0)[-1] == 8
         if not more:

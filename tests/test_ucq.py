@@ -630,7 +630,9 @@ def test_senders_may_meet_at_any_access(step_life: StepLife, before: int) -> Non
         one, other = bench.actor(), bench.actor()
         put(bench, one, *range(before))
         more = step_life.interrupted(
-            n, lambda bench=bench, one=one: put(bench, one, 100, 101), lambda bench=bench, o=other: put(bench, o, 200, 201)
+            n,
+            lambda bench=bench, one=one: put(bench, one, 100, 101),
+            lambda bench=bench, o=other: put(bench, o, 200, 201),
         )
         found = get(bench, one, bench.mbox.Cursor(MBOX))
         assert sorted(found) == [*range(before), 100, 101] + ([200, 201] if more else []), f"at access {n}"
@@ -650,8 +652,9 @@ def test_consumers_may_meet_at_any_access(step_life: StepLife) -> None:
         put(bench, seg, *range(9))
         found: list[int] = []
 
-        def meanwhile(bench: Bench = bench, seg: Any = seg, other: Any = other, theirs: Any = theirs,
-                      found: list[int] = found) -> None:
+        def meanwhile(
+            bench: Bench = bench, seg: Any = seg, other: Any = other, theirs: Any = theirs, found: list[int] = found
+        ) -> None:
             found.extend(get(bench, other, theirs, 6))
             put(bench, seg, *range(9, 14))
             bench.ucq.advance_head(other, MBOX)

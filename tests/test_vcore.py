@@ -517,9 +517,9 @@ def test_event_in_user_code_is_an_interrupt(lives: Any) -> None:
 
 
 def spin(bench: Bench, vc: Any) -> bool:
-    watches = bench.vcore_module.Watches()
-    n = bench.vcore_module.watch(vc, watches)
-    return n == const.NO_VCORE or bool(bench.vcore_module.spin(vc.s, 0, watches, n, 0))
+    watches = bench.spin_module.Watches()
+    n = bench.spin_module.watch(vc, watches)
+    return n == const.NO_VCORE or bool(bench.spin_module.spin(vc.s, 0, watches, n, 0))
 
 
 def test_spinning_ends_when_nothing_comes(bench: Bench) -> None:
@@ -536,11 +536,11 @@ def test_spinning_sees_what_nobody_is_told_of(bench: Bench, flags: int) -> None:
     vc, sender = bench.vcore(0), bench.actor()
     bench.send(sender)
     bench.run(vc)
-    watches = bench.vcore_module.Watches()
-    n = bench.vcore_module.watch(vc, watches)
+    watches = bench.spin_module.Watches()
+    n = bench.spin_module.watch(vc, watches)
     bench.send(sender)
     assert not bench.pending(0)
-    assert bench.vcore_module.spin(vc.s, 0, watches, n, 0)
+    assert bench.spin_module.spin(vc.s, 0, watches, n, 0)
 
 
 def test_spinning_sees_pending(bench: Bench) -> None:
@@ -691,7 +691,7 @@ def test_living_hosts_things_are_left_alone_by_a_recovery(bench: Bench) -> None:
     bench.run(vc)
     bench.vcore_module.handle_vc_preempt(other, 1)
     assert bench.alert() == const.ALERT_POLLED | (vc.s.me << 32)
-    assert bench.vcore_module.recover_vcore(sender, 3, 0) == 0
+    assert bench.recover_module.recover_vcore(sender, 3, 0) == 0
     assert bench.alert() == const.ALERT_POLLED | (vc.s.me << 32)
 
 
@@ -717,7 +717,7 @@ def test_leaving_vcore_gives_up_its_promises(bench: Bench) -> None:
     bench.send(sender, 2)
     bench.vcore_module.vcore_leave(vc)
     bench.proc.unhost_vcore(vc.s, 0)
-    bench.vcore_module.announce(sender)
+    bench.recover_module.announce(sender)
     bench.settle(other)
     assert other.args == [2]
 

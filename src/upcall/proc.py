@@ -5,66 +5,22 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from .errors import FlagError, VCoreIdError
 from .flags import WORK_QUEUE, EventFlag, EventType, check_flags
-from .handle import Handle
 from .host import tables
+from .host.definition import Definition, Handler, QueueSpec, Registration
+from .host.handle import Handle
 from .host.segment import check_name, parse_size
 from .kern import const
 from .queue import Doors, Queue
 
-Handler = Callable[[Any], object]
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Callable[[], object])
 ON_FULL = {"block": const.ON_FULL_BLOCK, "raise": const.ON_FULL_RAISE, "bit": const.ON_FULL_BIT}
 SPIN_US = 20
-
-
-@dataclass(frozen=True)
-class QueueSpec:
-    """One queue of a definition; `mailbox`: None its own, "vcore" a vcore's, or the name of the queue it shares with."""
-
-    name: str
-    flags: EventFlag
-    vcore: int
-    mailbox: str | None
-    handler: Handler | None
-    on_full: int
-    limit: int
-
-
-@dataclass(frozen=True)
-class Registration:
-    """One handler of a definition; `batch_max` 0: one event at a time."""
-
-    type: str | EventType
-    queue: str | None
-    handler: Handler
-    batch_max: int
-
-
-@dataclass
-class Definition:
-    """What a `Proc` is told before it starts."""
-
-    name: str
-    vcores: int
-    cores: int
-    memory: int
-    host: str
-    spin_us: float
-    preempt_after_ms: float
-    stop: str
-    start_method: str
-    queues: dict[str, QueueSpec] = field(default_factory=dict)
-    registrations: list[Registration] = field(default_factory=list)
-    kernel_queues: dict[EventType, str] = field(default_factory=dict)
-    types: list[str] = field(default_factory=list)
-    mains: list[Callable[[], object]] = field(default_factory=list)
 
 
 def _number(name: str, value: float, least: float, most: float) -> None:

@@ -10,7 +10,7 @@ from .host import tables
 from .kern import const
 
 if TYPE_CHECKING:
-    from .handle import Handle
+    from .host.handle import Handle
 
 Buffer = Any
 """A bytes-like object: bytes, bytearray, memoryview, array, a numpy array."""
@@ -58,7 +58,8 @@ class Queue:
     def send_many(self, type: str | EventType, payloads: Iterable[Buffer]) -> int:
         """Sends an event for each payload, in order; returns how many. Cheaper per event than `send`: the process is told
         in groups. After MailboxFull, MailboxBusy or ProcessGone, `error.sent` events have been sent."""
-        return self._bind().send_many(type, payloads)
+        sent: int = self._bind().send_many(type, payloads)
+        return sent
 
     def _bind(self) -> Any:
         sender = self._source.handle().sender(self._source.handle().queue_number(self.name))
@@ -135,8 +136,6 @@ class Doors:
         handle = self.handle()
         if not isinstance(type, EventType):
             raise TypeError(f"kernel event type {type!r} must be an EventType")
-        if arg1 >> 16 or arg2 >> 32:
-            handle.fail_args(arg1, arg2)
         if len(memoryview(payload).cast("B")) > const.INLINE_MAX:
             raise ValueError(f"a kernel event carries at most {const.INLINE_MAX} payload bytes")
         return self._sent(handle.vcore_sender().kernel_event(int(type), payload, arg1, arg2, arg3, arg4))

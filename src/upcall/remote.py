@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from .handle import Handle
+from .host.handle import Handle
 from .host.segment import open_segment
 from .queue import Doors, Queue
 
@@ -27,8 +27,9 @@ class Remote(Doors):
 
     def queue(self, name: str) -> Queue:
         """An event queue of the process. NoSuchQueue, with the queues there are."""
+        handle = self.handle()
         if name not in self._queues:
-            self.handle().queue_number(name)
+            handle.queue_number(name)
             self._queues[name] = Queue(self, name)
             self._queues[name]._bind()
         return self._queues[name]

@@ -15,6 +15,12 @@ cpdef futex_ping(uint64_t page, uint64_t trips, uint64_t times)
 @cython.locals(m=mem_t, i=uint64_t)
 cpdef futex_pong(uint64_t page, uint64_t trips)
 
+@cython.locals(m=mem_t, begin=uint64_t)
+cpdef uint64_t futex_tell(uint64_t page, uint64_t turn)
+
+@cython.locals(m=mem_t)
+cpdef uint64_t futex_await(uint64_t page, uint64_t turn)
+
 @cython.locals(m=mem_t, out=mem_t, i=uint64_t, k=uint64_t, turn=uint64_t, begin=uint64_t)
 cpdef line_ping(uint64_t page, uint64_t blocks, uint64_t per_block, uint64_t times)
 

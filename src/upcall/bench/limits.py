@@ -1,8 +1,8 @@
 """What this machine allows: the same jobs with nothing in the way, as compiled loops on a shared page.
 
-Three pairs, one function for each side's process: two words with a futex behind each (parked), a cache line that both
-sides watch (polling), and a ring for one producer and one consumer, which share the slots and one count. No Python code
-runs inside a loop; no library can be faster than these by the same means.
+Pairs, one function for each side's process: words with a futex behind each (parked; there and back, or one way), a cache
+line that both sides watch (polling), and a ring for one producer and one consumer, which share the slots and one count.
+No Python code runs inside what is timed; no library can be faster than these by the same means.
 
 Only the compiled life measures anything: interpreted, the door's memory is private to one process.
 """
@@ -60,6 +60,24 @@ def futex_pong(page, trips):
             str32(m, PONG, i)
             futex_wake(m, PONG, 1)
             i += 1
+
+
+def futex_tell(page, turn):
+    """Wakes :func:`futex_await`, which waits for this `turn` (1, 2, ...). Returns when it began, in ns."""
+    m = memory(page)
+    begin = now_ns()
+    str32(m, PING, turn)
+    futex_wake(m, PING, 1)
+    return begin
+
+
+def futex_await(page, turn):
+    """Sleeps until :func:`futex_tell` has told this `turn`. Returns when it woke, in ns."""
+    m = memory(page)
+    with cython.nogil:
+        while lda32(m, PING) != turn:
+            futex_wait(m, PING, turn - 1, -1)
+    return now_ns()
 
 
 def line_ping(page, blocks, per_block, times):

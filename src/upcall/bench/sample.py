@@ -47,7 +47,10 @@ ROWS: Final[Mapping[str, Row]] = {
         Row("events-many-1-1", "events/s", "16-byte events, handed over and handled 1024 at a time; drained", True),
         Row("roundtrip-polling", "us", "there and back, both sides polling, a Python handler call on each"),
         Row("roundtrip-parked", "us", "there and back, both sides asleep until woken"),
+        Row("wake-parked", "us", "from the sender's call to the first line of the handler of a receiver that slept"),
         Row("interrupt", "us", "from the sender's call to the first line of a handler, into a pure Python loop"),
+        Row("idle-cpu", "ticks", "CPU time of a process that waits, over 10 s, all its workers together"),
+        Row("worker-memory", "MB", "memory of a worker's own, beyond a bare forked Python's"),
     )
 }
 

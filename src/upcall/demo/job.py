@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import subprocess
@@ -89,6 +90,8 @@ def plain_count(paths: list[Path]) -> tuple[Timing, Counter[bytes]]:
 def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen) -> Delivery:
     """The job with upcall. Whatever happens, no process, segment or file stays behind."""
     name = f"demo-{os.getpid()}"
+    # That events wait after a stop is worth a warning elsewhere; here they are discarded with the segment.
+    logging.getLogger("upcall").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="upcall-demo-") as folder:
         proc = counting.define(name, vcores, Path(folder))
         senders: list[subprocess.Popen[str]] = []

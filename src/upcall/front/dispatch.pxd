@@ -12,19 +12,24 @@ from ..kern.const cimport (
 from ..kern.layout cimport Seg, map_at, vcpd_at
 from ..kern.proc cimport is_running, vc_state
 from ..parlib.mbox cimport Cursor, put_done, take
+from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
-    VCore, Watches, after_handler, before_handler, cursor_of, poll_queue, spin, vcore_entry, vcore_yield, watch
+    VCore, after_handler, before_handler, cursor_of, handle_bits, poll_queue, vcore_entry, vcore_yield
 )
-from .event cimport Event, EventBatch, read_event
+from .event cimport Event, EventBatch, fill_event, read_event
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    Py_ssize_t Py_REFCNT(object o)
 
 cdef class Dispatcher(VCore):
     cdef readonly object names, report
     cdef dict handlers, batches, table, batch_table
     cdef unsigned char[1024] fast
-    cdef uint64_t vcpd
+    cdef uint64_t vcpd, last_key
+    cdef object last_handler
+    cdef Event spare
+    cdef public object in_uthread_context
     cdef Watches watches
     cpdef int deliver(self, Cursor cur, uint64_t at) except -1
     cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
@@ -33,8 +38,8 @@ cdef class Dispatcher(VCore):
     cdef void bump(self, uint64_t counter, uint64_t by) noexcept
     cdef int drop(self, Cursor cur, uint64_t where, uint64_t queue) except -1
     cdef int nobody(self, Event ev) except -1
-    cdef int run(self, Cursor cur, uint64_t queue, object handler, object ev) except -1
+    cdef int run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev) except -1
     cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1
-    cpdef int run_thread(self, uint64_t queue, object in_uthread_context) except -1
+    cpdef int run_thread(self, uint64_t queue) except -1
     cpdef bint idle(self) except -1
     cpdef int sleep(self) except -1

@@ -2,8 +2,8 @@
 
 `Dispatcher` is the `VCore` of a worker. For each message it looks up the handler, makes the event, runs the handler in
 vcore context, and makes the slot DONE when the handler returns or raises. What must be written before a handler runs
-(backlog, who answers for the queue) is in `parlib/vcore`; here is only when: each queue starts as a slow one, is a fast
-one after FAST_STREAK short handlers, and slow again after a long one. In a fast queue one handler in 16 is timed.
+(backlog, who answers for the queue) is in `parlib/vcore`; here is only when: each event type starts as a slow one, is
+a fast one after FAST_STREAK short handlers, and slow again after a long one. Of the fast ones one handler in 16 is timed.
 """
 
 import cython
@@ -21,6 +21,7 @@ class Dispatcher(VCore):
         self.batches = {}
         self.table = {}
         self.batch_table = {}
+        self.last_key = ~cython.cast(uint64_t, 0)
         self.vcpd = vcpd_at(s, vcoreid)
         self.watches = Watches()
 
@@ -36,6 +37,7 @@ class Dispatcher(VCore):
             self.batches.pop(key, None)
         self.table = {}
         self.batch_table = {}
+        self.last_key = ~cython.cast(uint64_t, 0)
 
     def find(self, key):
         """The handler for (queue << 16 | type): a callable, or None with a batch handler in `batch_table`, or None."""
@@ -58,20 +60,32 @@ class Dispatcher(VCore):
         where: uint64_t = cur.taken
         number: uint64_t = ld16(s.mem, at + SL_TYPE)
         queue: uint64_t = ld16(s.mem, at + SL_QUEUE)
-        key: object = (queue << 16) | number
-        got = PyDict_GetItemWithError(self.table, key)
-        handler = cython.cast(object, got) if got != cython.NULL else self.find(key)
-        if handler is None and key in self.batch_table:
-            self.deliver_batch(cur, where, key, number, queue)
-            return 0
-        ev: Event = read_event(s, self.names, at)
-        if ev is None:
+        both: uint64_t = (queue << 16) | number
+        if both != self.last_key:
+            key: object = both
+            got = PyDict_GetItemWithError(self.table, key)
+            handler = cython.cast(object, got) if got != cython.NULL else self.find(key)
+            if handler is None and key in self.batch_table:
+                self.deliver_batch(cur, where, key, number, queue)
+                return 0
+            self.last_key = both
+            self.last_handler = handler
+        else:
+            handler = self.last_handler
+        # The event of last time is used again if its handler did not keep it: two references, this one and `spare`.
+        ev: Event = self.spare
+        if ev is None or Py_REFCNT(ev) != 2:
+            ev = Event.__new__(Event)
+            ev.s = s
+            ev.names = self.names
+            self.spare = ev
+        if not fill_event(s, ev, at):
             self.drop(cur, where, queue)
             return 0
         if handler is None:
             self.nobody(ev)
         else:
-            self.run(cur, queue, handler, ev)
+            self.run(cur, queue, number & 1023, handler, ev)
         self.finish(cur, where, ev)
         return 0
 
@@ -97,23 +111,26 @@ class Dispatcher(VCore):
         self.bump(VCPD_UNHANDLED, 1)
         self.report.unhandled(ev)
 
-    def run(self, cur, queue, handler, ev):
-        """The handler, timed if its queue is a slow one or this is its turn; its exception is reported and counted."""
-        q: uint64_t = (queue - 1) & 1023
-        slow: cython.bint = self.fast[q] < FAST_STREAK
+    def run(self, cur, queue, number, handler, ev):
+        """The handler, timed if its type is a slow one or this is its turn; its exception is reported and counted."""
+        thread: cython.bint = queue != 0 and (queue - 1) in self.threads
+        slow: cython.bint = thread or self.fast[number] < FAST_STREAK
         timed: cython.bint = slow or (self.streak & 15) == 0
         before_handler(self, cur, queue - 1, slow and queue != 0)
         start: uint64_t = now_ns() if timed else 0
         try:
-            handler(ev)
+            if thread:
+                self.in_uthread_context(handler, ev)
+            else:
+                handler(ev)
         except BaseException as error:
             self.bump(VCPD_ERRORS, 1)
             self.report.failed(ev, error)
         if timed:
             if now_ns() - start > LONG_NS:
-                self.fast[q] = 0
+                self.fast[number] = 0
             elif slow:
-                self.fast[q] += 1
+                self.fast[number] += 1
         after_handler(self, queue - 1, slow and queue != 0)
 
     def deliver_batch(self, cur, where, key, number, queue):
@@ -142,7 +159,7 @@ class Dispatcher(VCore):
                 break
             batch.places[batch.n] = cur.taken
             batch.n += 1
-        self.run(cur, queue, entry[0], batch)
+        self.run(cur, queue, number & 1023, entry[0], batch)
         batch.release()
         i: cython.Py_ssize_t = 0
         while i < batch.n:
@@ -170,44 +187,25 @@ class Dispatcher(VCore):
         key: object = (queue << 16) | ev_type
         handler = self.table.get(key) or self.find(key)
         if handler is not None:
-            self.run(cur, queue, handler, ev)
+            self.run(cur, queue, ev_type & 1023, handler, ev)
         elif key in self.batch_table:
-            self.run(cur, queue, self.batch_table[key][0], [ev])
+            self.run(cur, queue, ev_type & 1023, self.batch_table[key][0], [ev])
         else:
             self.nobody(ev)
         self.bump(VCPD_HANDLED, 1)
         return 0
 
-    def run_thread(self, queue, in_uthread_context):
-        """One event of a THREAD queue: taken in vcore context, handled in uthread context. 1 if there was one."""
-        s = self.s
+    def run_thread(self, queue):
+        """One event of a THREAD queue, or its bits: taken in vcore context, handled in uthread context. How many."""
         cur = cursor_of(self, queue)
         if cur is None:
             return 0
         poll_queue(self, queue)
-        at: uint64_t = take(s, cur)
-        if at == 0:
-            return 0
-        where: uint64_t = cur.taken
-        number: uint64_t = ld16(s.mem, at + SL_TYPE)
-        key: object = (cython.cast(uint64_t, queue + 1) << 16) | number
-        handler = self.table.get(key) or self.find(key)
-        ev: Event = read_event(s, self.names, at)
-        if ev is None:
-            self.drop(cur, where, queue + 1)
+        at: uint64_t = take(self.s, cur)
+        if at != 0:
+            self.deliver(cur, at)
             return 1
-        if handler is None:
-            self.nobody(ev)
-        else:
-            before_handler(self, cur, queue, True)
-            try:
-                in_uthread_context(handler, ev)
-            except BaseException as error:
-                self.bump(VCPD_ERRORS, 1)
-                self.report.failed(ev, error)
-            after_handler(self, queue, True)
-        self.finish(cur, where, ev)
-        return 1
+        return handle_bits(self, cur)
 
     def idle(self):
         """Nothing to do: looks a bounded while, then yields and sleeps. True when there is something to do, a core was

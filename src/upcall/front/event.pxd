@@ -12,7 +12,7 @@ from ..kern.layout cimport Seg
 from ..kern.ucq cimport slot_at
 
 @cython.final
-@cython.freelist(64)
+@cython.no_gc
 cdef class Event:
     cdef Seg s
     cdef object names
@@ -26,6 +26,7 @@ cdef class Event:
     cdef void release(self) noexcept
 
 cdef Event read_event(Seg s, object names, uint64_t at)
+cdef bint fill_event(Seg s, Event ev, uint64_t at) noexcept
 cdef bint take_payload(Seg s, Event ev, uint64_t block) noexcept
 
 @cython.final

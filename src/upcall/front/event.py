@@ -81,6 +81,13 @@ def read_event(s: Seg, names: object, at: uint64_t) -> Event:
     ev: Event = Event.__new__(Event)
     ev.s = s
     ev.names = names
+    return ev if fill_event(s, ev, at) else None
+
+
+def fill_event(s: Seg, ev: Event, at: uint64_t) -> cython.bint:
+    """Reads the slot at `at` into an event that nobody else holds. False as in `read_event`."""
+    ev.done = False
+    ev.data = cython.NULL
     ev.redeliveries = (ld64(s.mem, at + SL_WORD) >> 4) & 15
     ev.type_number = ld16(s.mem, at + SL_TYPE)
     ev.arg1 = ld16(s.mem, at + SL_ARG1)
@@ -94,8 +101,8 @@ def read_event(s: Seg, names: object, at: uint64_t) -> Event:
         if ev.length <= INLINE_MAX:
             copy_words(ev.inline, s.mem, at + SL_INLINE, ev.length)
         elif not take_payload(s, ev, ld64(s.mem, at + SL_BLOCK)):
-            return None
-    return ev
+            return False
+    return True
 
 
 def take_payload(s: Seg, ev: Event, block: uint64_t) -> cython.bint:

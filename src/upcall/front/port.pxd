@@ -5,7 +5,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, futex_wake, interrupt, ld32, ld64, mb, mem_t, src_t, st64, str32, watch_forks,
+    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, interrupt, ld32, ld64, mb, mem_t, src_t, st64, str32, watch_forks,
     world_free, world_new, world_t
 )
 from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
@@ -17,7 +17,6 @@ from ..kern.event cimport (
     post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit
 )
 from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
-from ..kern.pages cimport name_is_dead
 from ..kern.proc cimport proc_state
 from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
 
@@ -39,6 +38,8 @@ cdef class Attachment:
     cpdef Seg seg(self, uint64_t slot, uint64_t generation)
     cpdef bint forked(self)
 
+cdef uint64_t integer(object value) except? 0xFFFF
+
 @cython.final
 cdef class Sender:
     cdef readonly Attachment attachment
@@ -57,6 +58,7 @@ cdef class Sender:
     @cython.locals(at=uint64_t, seen=uint64_t, status=uint64_t)
     cdef uint64_t put_waiting(self, Msg msg, uint64_t vcore) except? 0xFFFF
     cdef uint64_t put_bit(self, Msg msg, uint64_t vcore) noexcept
+    cdef int set_args(self, Msg msg, object arg1, object arg2, object arg3, object arg4) except -1
     cdef int send_filled(self, Msg msg, uint64_t wanted) except -1
     cdef int check_flags(self, Msg msg) except -1
     cdef int send_buffer(self, Msg msg, object payload, uint64_t wanted) except -1

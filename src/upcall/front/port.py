@@ -4,10 +4,13 @@
 public API is bound to. No Python object is made between a claim and READY; everything that may fail is converted first.
 """
 
+import operator
+
 import cython
 
 watch_forks()
 EMPTY = b""
+ZERO = 0
 
 
 def bind(s: Seg, buffer: object) -> object:
@@ -81,12 +84,6 @@ def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None
     PyErr_CheckSignals()
 
 
-def wake_word(s: Seg, at: uint64_t) -> None:
-    """Raises the futex word at `at` and wakes whoever sleeps on it."""
-    faa32(s.mem, at, 1)
-    futex_wake(s.mem, at, 0x7FFFFFFF)
-
-
 def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
     """Adds to the u32 at `at`, with a full fence; returns what it was."""
     return faa32(s.mem, at, cython.cast(uint64_t, by))
@@ -102,14 +99,17 @@ def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:
     interrupt(s.world, vcoreid)
 
 
-def name_alive(s: Seg, name: uint64_t) -> bool:
-    """Whether the owner of this name lives."""
-    return not name_is_dead(s, name)
-
-
 def current_thread() -> int:
     """This thread's identity, as `threading.get_ident` gives it."""
     return PyThread_get_thread_ident()
+
+
+def integer(value):
+    """An argument as 64 unsigned bits. TypeError for what is no integer (a float would be cut), OverflowError for one that
+    does not fit."""
+    if not isinstance(value, int):
+        value = operator.index(value)
+    return value
 
 
 class Sender:
@@ -125,7 +125,7 @@ class Sender:
         self.s = s
         self.owner = owner
         self.types = owner.types
-        self.last_type = None
+        self.last_type = owner  # no type yet: nobody sends this one
         self.queue = queue
         self.thread = thread
         self.msg = Msg()
@@ -136,6 +136,11 @@ class Sender:
             own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
             self.mbox = own - 1 if own else s.nr_mboxes
             self.counter = slot_record_at(s, s.my_slot) + AS_SENT
+
+    def retire(self):
+        """The thread's name is given back: no thread may send under it any more, not even one whose identity is the same
+        (identities are used again). Each later use asks the owner for another sender."""
+        self.thread = 0
 
     def number(self, type):
         """The number of an event type, given by name or EventType."""
@@ -189,6 +194,8 @@ class Sender:
             if status != FULL:
                 return status
             PyErr_CheckSignals()
+            if self.thread == 0:
+                self.owner.check_open()  # closed by another thread while we waited
 
     def put_bit(self, msg, vcore):
         """The type's bit instead of the message."""
@@ -201,17 +208,7 @@ class Sender:
         return status
 
     @cython.binding(False)
-    def send(
-        self,
-        type,
-        payload=EMPTY,
-        *,
-        arg1: uint64_t = 0,
-        arg2: uint64_t = 0,
-        arg3: uint64_t = 0,
-        arg4: uint64_t = 0,
-        vcore=None,
-    ):
+    def send(self, type, payload=EMPTY, *, arg1=ZERO, arg2=ZERO, arg3=ZERO, arg4=ZERO, vcore=None):
         """See `upcall.Queue.send`."""
         if self.thread != PyThread_get_thread_ident():
             return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
@@ -222,17 +219,12 @@ class Sender:
             number = self.number(type)
             self.last_type = type
             self.last_number = number
-        if (arg1 >> 16) != 0 or (arg2 >> 32) != 0:
-            self.owner.fail_args(arg1, arg2)
         wanted: uint64_t = NO_VCORE
         if vcore is not None:
             wanted = self.owner.check_vcore(vcore)
         msg = self.msg
+        self.set_args(msg, arg1, arg2, arg3, arg4)
         msg.ev_type = number
-        msg.arg1 = arg1
-        msg.arg2 = arg2
-        msg.arg3 = arg3
-        msg.arg4 = arg4
         if cython.cast(cython.bint, PyBytes_CheckExact(payload)):
             msg.src = PyBytes_AS_STRING(payload)
             msg.length = PyBytes_GET_SIZE(payload)
@@ -240,6 +232,19 @@ class Sender:
             return None
         self.send_buffer(msg, payload, wanted)
         return None
+
+    def set_args(self, msg, arg1, arg2, arg3, arg4):
+        """Converts the arguments, all of them before the message is touched: a conversion may run Python code that sends."""
+        a1: uint64_t = 0 if arg1 is ZERO else integer(arg1)
+        a2: uint64_t = 0 if arg2 is ZERO else integer(arg2)
+        a3: uint64_t = 0 if arg3 is ZERO else integer(arg3)
+        a4: uint64_t = 0 if arg4 is ZERO else integer(arg4)
+        if (a1 >> 16) != 0 or (a2 >> 32) != 0:
+            self.owner.fail_args(a1, a2)
+        msg.arg1 = a1
+        msg.arg2 = a2
+        msg.arg3 = a3
+        msg.arg4 = a4
 
     def send_filled(self, msg, wanted):
         """Sends what `msg` holds; errors are raised."""
@@ -332,23 +337,19 @@ class Sender:
         payload,
         vcoreid: uint64_t,
         private: cython.bint,
-        arg1: uint64_t,
-        arg2: uint64_t,
-        arg3: uint64_t,
-        arg4: uint64_t,
+        arg1: object,
+        arg2: object,
+        arg3: object,
+        arg4: object,
     ) -> int:
         """`post_vcore_event`: to one vcore's public or private mailbox. Returns the protocol's status."""
         view = cython.declare(Py_buffer)
         self.check()
-        if (arg1 >> 16) != 0 or (arg2 >> 32) != 0:
-            self.owner.fail_args(arg1, arg2)
         s = self.s
         msg = self.msg
-        msg.ev_type = self.number(type)
-        msg.arg1 = arg1
-        msg.arg2 = arg2
-        msg.arg3 = arg3
-        msg.arg4 = arg4
+        number: uint64_t = self.number(type)
+        self.set_args(msg, arg1, arg2, arg3, arg4)
+        msg.ev_type = number
         msg.block = 0
         PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
         msg.src = cython.cast(src_t, view.buf)
@@ -369,19 +370,14 @@ class Sender:
             count(s, AS_SENT, 1)
         return status
 
-    def kernel_event(
-        self, number: uint64_t, payload, arg1: uint64_t, arg2: uint64_t, arg3: uint64_t, arg4: uint64_t
-    ) -> int:
+    def kernel_event(self, number: uint64_t, payload, arg1: object, arg2: object, arg3: object, arg4: object) -> int:
         """`send_kernel_event`, with at most INLINE_MAX payload bytes. Returns the protocol's status."""
         self.check()
         msg = self.msg
-        msg.clear()
-        msg.ev_type = number
-        msg.arg1 = arg1
-        msg.arg2 = arg2
-        msg.arg3 = arg3
-        msg.arg4 = arg4
         held: bytes = bytes(payload)
+        self.set_args(msg, arg1, arg2, arg3, arg4)
+        msg.ev_type = number
+        msg.block = 0
         msg.src = PyBytes_AS_STRING(held)
         msg.length = PyBytes_GET_SIZE(held)
         status: uint64_t = send_kernel_event(self.s, msg, NO_VCORE)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ..front import port
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import evq_at, map_at, mbox_at
+from ..kern.layout import evq_at, map_at, mbox_at, vcpd_at
 from ..parlib.mbox import mbox_end, waiting_in
+from .handle import Handle
 from .tables import queues
-
-if TYPE_CHECKING:
-    from ..handle import Handle
 
 
 def drain(handle: Handle, timeout: float | None) -> list[int]:
@@ -32,7 +29,7 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
             left_out = [v for v in range(seg.max_vcores) if _unhosted(handle, v)]
             skip = {get_vcpd_mbox_priv(seg, v) for v in left_out}
             waiting = [box for box, end in ends.items() if box not in skip and _waits(handle, box, end)]
-            if not waiting:
+            if not waiting and not any(_bit_in_hand(handle, v) for v in range(seg.max_vcores)):
                 return [v for v in left_out if waiting_in(seg, get_vcpd_mbox_priv(seg, v), 0)]
             left = -1 if deadline is None else int((deadline - time.monotonic()) * 1e9)
             if deadline is not None and left <= 0:
@@ -53,6 +50,10 @@ def _boxes(handle: Handle) -> list[int]:
 def _waits(handle: Handle, box: int, end: int) -> bool:
     seg = handle.segment.seg
     return waiting_in(seg, box, end) or bool(handle.segment.u32(mbox_at(seg, box) + const.MB_CHECK_BITS))
+
+
+def _bit_in_hand(handle: Handle, v: int) -> bool:
+    return bool(handle.segment.u64(vcpd_at(handle.segment.seg, v) + const.VCPD_BIT)) and not _unhosted(handle, v)
 
 
 def _unhosted(handle: Handle, v: int) -> bool:

@@ -20,6 +20,7 @@ import secrets
 import stat
 import struct
 import weakref
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +58,9 @@ def folder() -> Path:
     is missing. SegmentError if it belongs to somebody else or others may write in it."""
     given = os.environ.get("UPCALL_DIR")
     path = Path(given) if given else Path(f"/dev/shm/upcall-{os.getuid()}")
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode=0o700, parents=bool(given))
     try:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700, parents=bool(given))
         found = path.stat(follow_symlinks=bool(given))
     except OSError as error:
         raise SegmentError(f"folder of segments {path}: {error.strerror}") from error
@@ -254,6 +255,9 @@ def read_geometry(fd: int, name: str) -> Geometry:
     needed = geometry.seg().size
     if file_size != needed:
         raise SegmentError(f"segment of {name!r} states {file_size} bytes, its geometry needs {needed}")
+    check, right = struct.unpack_from("I", header, const.HDR_CHECK)[0], zlib.crc32(header[: const.HDR_CHECK])
+    if check != right:
+        raise SegmentError(f"segment of {name!r} has a damaged header: checksum {check}, not {right}, with {geometry}")
     if found.st_size < needed:
         raise SegmentError(f"segment of {name!r} is too short: {found.st_size} bytes, its header says {needed}")
     return geometry
@@ -279,6 +283,9 @@ def create(name: str, geometry: Geometry) -> Segment:
         os.link(draft, path / "segment")
     except OSError as error:
         os.close(fd)
+        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.rmdir()  # unless somebody else has begun here
         if error.errno == errno.ENOSPC:
             raise SegmentError(
                 f"no room for the segment of {name!r} in {path.parent} ({seg.tables_end} bytes to begin with): "
@@ -299,6 +306,7 @@ def _header(name: str, geometry: Geometry, size: int) -> bytes:
         "7I", header, const.HDR_MAX_VCORES, geometry.max_vcores, geometry.max_queues, geometry.max_types,
         geometry.max_slots, geometry.page_slots, geometry.nr_pages, geometry.nr_spans,
     )  # fmt: skip
+    struct.pack_into("I", header, const.HDR_CHECK, zlib.crc32(header[: const.HDR_CHECK]))
     struct.pack_into("Q", header, const.HDR_CREATION, secrets.randbits(64))
     header[const.HDR_NAME : const.HDR_NAME + len(name)] = name.encode()
     return bytes(header)

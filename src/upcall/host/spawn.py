@@ -12,16 +12,16 @@ import json
 import os
 import runpy
 import sys
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ..proc import Proc
+from .definition import Definition, Program
 
 
-def check_importable(proc: Proc) -> None:
+def check_importable(proc: Program) -> None:
     """ValueError naming the handler that a spawned worker could not have."""
     definition = proc.definition
-    handlers = [(f"handler of {item.type!r}", item.handler) for item in definition.registrations]
+    handlers: list[tuple[str, object]] = [
+        (f"handler of {item.type!r}", item.handler) for item in definition.registrations
+    ]
     handlers += [(f"handler of queue {q.name!r}", q.handler) for q in definition.queues.values() if q.handler]
     handlers += [("main", function) for function in definition.mains]
     for what, function in handlers:
@@ -33,7 +33,7 @@ def check_importable(proc: Proc) -> None:
             )
 
 
-def home(proc: Proc) -> str:
+def home(proc: Program) -> str:
     """Where a worker finds this `Proc`: a module's name, or a script's path. ValueError if it is in neither."""
     for name, module in list(sys.modules.items()):
         if any(value is proc for value in list(vars(module).values()) if type(value) is type(proc)):
@@ -41,9 +41,9 @@ def home(proc: Proc) -> str:
                 path = getattr(module, "__file__", None)
                 spec = getattr(module, "__spec__", None)
                 if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-                    return spec.name.removesuffix(".__main__")
+                    return str(spec.name).removesuffix(".__main__")
                 if path:
-                    return os.path.abspath(path)
+                    return os.path.abspath(str(path))
                 continue
             return name
     raise ValueError(
@@ -52,23 +52,22 @@ def home(proc: Proc) -> str:
     )
 
 
-def spawn(proc: Proc, vcoreid: int) -> int:
+def spawn(proc: Program, vcoreid: int) -> int:
     """Starts a worker process; returns its pid."""
     arguments = json.dumps([home(proc), proc.name, vcoreid, sys.path, sys.argv])
     command = [sys.executable, "-m", "upcall.host.spawn", arguments]
     return os.posix_spawn(sys.executable, command, {**os.environ, "UPCALL_SPAWNED": "1"})
 
 
-def _find(where: str, name: str) -> Proc:
-    from ..proc import Proc
-
+def _find(where: str, name: str) -> Program:
     if where.endswith(".py") or os.sep in where:
         found = runpy.run_path(where, run_name="__mp_main__")
     else:
         found = vars(importlib.import_module(where))
     for value in found.values():
-        if isinstance(value, Proc) and value.name == name:
-            return value
+        if isinstance(getattr(value, "definition", None), Definition) and value.name == name:
+            program: Program = value
+            return program
     raise ValueError(f"importing {where} made no Proc named {name!r}")
 
 

@@ -22,7 +22,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..errors import NameInUse, SegmentError, UpcallError
 from ..front import port
@@ -30,13 +30,11 @@ from ..kern import const
 from ..kern.layout import map_at, vcpd_at
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
-from ..parlib.vcore import announce, recover_vcore
+from ..parlib.recover import announce, recover_vcore
 from . import segment as files
+from .definition import Program
 from .segment import Geometry, Segment
 from .worker import bind_tables, describe_exit, worker_process
-
-if TYPE_CHECKING:
-    from ..proc import Proc
 
 log = logging.getLogger("upcall")
 BACKOFF_FIRST_S = 0.05
@@ -47,7 +45,7 @@ GIVE_UP = 8
 """So many deaths in a row, each before STEADY_S: reported, and tried at BACKOFF_MAX_S from then on."""
 
 
-def open_for_owner(proc: Proc) -> Segment:
+def open_for_owner(proc: Program) -> Segment:
     """The segment of a starting process, attended by us: a new one, or an unattended one with what waits in it."""
     name, definition = proc.name, proc.definition
     for _ in range(100):
@@ -83,7 +81,7 @@ def open_for_owner(proc: Proc) -> Segment:
     raise SegmentError(f"segment of {name!r} appears and vanishes: is another program cleaning {files.folder()}?")
 
 
-def _take_over(proc: Proc, segment: Segment, supervisor: Any) -> None:
+def _take_over(proc: Program, segment: Segment, supervisor: Any) -> None:
     """Settles what a former run has left, and writes this run's definition."""
     definition, info = proc.definition, segment.seg.procinfo
     if definition.vcores > segment.geometry.max_vcores:
@@ -144,7 +142,7 @@ class Supervisor:
     """Attends one process until it is stopped. `ready` is called once, when every vcore runs; `pipe` is a descriptor that
     workers must not inherit."""
 
-    def __init__(self, proc: Proc, ready: Any = None, pipe: int = -1) -> None:
+    def __init__(self, proc: Program, ready: Any = None, pipe: int = -1) -> None:
         self.proc = proc
         self.pipe = pipe
         self.segment = open_for_owner(proc)
@@ -293,7 +291,7 @@ def _in_child(function: Any) -> None:
         os._exit(code)
 
 
-def run_here(proc: Proc) -> None:
+def run_here(proc: Program) -> None:
     """`Proc.run`: attends the process in the calling one, in the main thread, until a signal stops it."""
     if proc.definition.host == "thread":
         from .threads import run_threads
@@ -314,13 +312,17 @@ def run_here(proc: Proc) -> None:
 class Background:
     """A supervisor child process, as its starter sees it."""
 
-    def __init__(self, proc: Proc, pid: int) -> None:
+    def __init__(self, proc: Program, pid: int) -> None:
         self.proc = proc
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
 
     def stop(self, stop: Literal["drain", "now"], timeout: float | None) -> None:
         """Asks the supervisor to stop, and waits for its end. TimeoutError past `timeout` seconds."""
+        # What a handler in hand leaves behind is decided now, not when the supervisor gets to it.
+        segment = self.proc.handle().segment
+        how = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
+        segment.put_u32(segment.seg.procinfo + const.PI_STOP, how)
         number = signal.SIGTERM if stop == "drain" else signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
@@ -332,7 +334,7 @@ class Background:
         os.waitpid(self.pid, 0)
 
 
-def start_child(proc: Proc) -> Any:
+def start_child(proc: Program) -> Any:
     """`Proc.start`: forks a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
     if proc.definition.host == "thread":
         from .threads import ThreadsInBackground
@@ -360,7 +362,7 @@ def start_child(proc: Proc) -> Any:
     raise errors.get(kind, UpcallError)(message or f"process {proc.name!r} did not start ({describe_exit(status)})")
 
 
-def _supervise(proc: Proc, pipe: int) -> int:
+def _supervise(proc: Program, pipe: int) -> int:
     """The supervisor child. SIGTERM drains, SIGINT leaves what waits; the terminal's Ctrl-C is its starter's business."""
     os.setpgid(0, 0)
 

@@ -8,17 +8,15 @@ import threading
 import time
 import traceback
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..front import port
 from ..kern import const
 from ..kern.layout import vcpd_at
 from ..kern.proc import startcore
+from .definition import Program
 from .supervisor import finish, open_for_owner, something_waits
 from .worker import VCoreHost, WorkerHandle
-
-if TYPE_CHECKING:
-    from ..proc import Proc
 
 log = logging.getLogger("upcall")
 
@@ -26,7 +24,7 @@ log = logging.getLogger("upcall")
 class ThreadsInBackground:
     """A process whose vcores are threads of this one; returns when every vcore runs."""
 
-    def __init__(self, proc: Proc) -> None:
+    def __init__(self, proc: Program) -> None:
         self.proc = proc
         self.segment = open_for_owner(proc)
         self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
@@ -74,19 +72,20 @@ class ThreadsInBackground:
             log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)
 
 
-def run_threads(proc: Proc) -> None:
+def run_threads(proc: Program) -> None:
     """`Proc.run` with threads: until SIGINT or SIGTERM."""
-    background = ThreadsInBackground(proc)
     stopped = threading.Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stopped.set()
 
+    # Before the start: whoever finds the process may stop it.
     former = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        background = ThreadsInBackground(proc)
         stopped.wait()
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-        background.stop("drain" if proc.definition.stop == "drain" else "now", None)
-        proc._close_handle()
+    background.stop("drain" if proc.definition.stop == "drain" else "now", None)
+    proc._close_handle()

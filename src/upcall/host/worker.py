@@ -24,19 +24,18 @@ import struct
 import threading
 import traceback
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..front.dispatch import Dispatcher
-from ..handle import Handle
 from ..kern import const
 from ..kern.layout import vcpd_at
-from ..kern.proc import host_vcore, unhost_vcore
+from ..kern.proc import host_vcore, startcore, unhost_vcore
 from ..parlib import vcore as parlib
+from ..parlib.recover import announce
 from . import tables
+from .definition import Definition, Program
+from .handle import Handle
 from .segment import Segment, open_segment
-
-if TYPE_CHECKING:
-    from ..proc import Definition, Proc
 
 log = logging.getLogger("upcall")
 INTERRUPT = signal.SIGURG
@@ -112,7 +111,8 @@ class VCoreHost:
         self.dispatcher.spin_ns = int(definition.spin_us * 1000)
         self.signals = signals
         self.fifo = self.fifo_writer = -1
-        self.leaving = False
+        self.in_main = False
+        self.dispatcher.in_uthread_context = self.in_uthread_context
         self._register()
 
     def _register(self) -> None:
@@ -157,7 +157,18 @@ class VCoreHost:
         bump = vcpd_at(self.seg, self.vcoreid) + const.VCPD_NOTIFS
         self.segment.put_u64(bump, self.segment.u64(bump) + 1)
         self._vcore_context()
-        if self.stopping() and self.leaving:
+        self._leave_main()
+
+    def on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM to this worker: it ends after what is in hand; another is started unless the process stops."""
+        self.dispatcher.leaving = True
+        startcore(self.seg, self.vcoreid)  # if it sleeps: what it sleeps on must change, or it goes on sleeping
+        self._leave_main()
+
+    def _leave_main(self) -> None:
+        """Ends `Proc.main`, which has no end of its own, when this vcore has to stop."""
+        if self.in_main and not self.dispatcher.in_vcore_context and (self.stopping() or self.dispatcher.leaving):
+            self.in_main = False
             raise Leave
 
     def _empty_fifo(self) -> None:
@@ -189,7 +200,7 @@ class VCoreHost:
         for function in self.definition.mains:
             if self.stopping():
                 return
-            self.leaving = True
+            self.in_main = True
             try:
                 self.in_uthread_context(function)
             except Leave:
@@ -199,14 +210,14 @@ class VCoreHost:
                     "%s/vcore %d: main failed\n%s", self.segment.name, self.vcoreid, traceback.format_exc().rstrip()
                 )
             finally:
-                self.leaving = False
+                self.in_main = False
 
     def run_threads(self) -> int:
         """One event of each THREAD queue, in uthread context."""
         found = 0
         for queue in list(self.dispatcher.active):
             if queue in self.dispatcher.threads:
-                found += self.dispatcher.run_thread(queue, self.in_uthread_context)
+                found += self.dispatcher.run_thread(queue)
         return found
 
     def loop(self) -> None:
@@ -214,7 +225,7 @@ class VCoreHost:
         self.run_mains()
         while True:
             stop = self.stopping()
-            if stop == const.STOP_NOW:
+            if stop == const.STOP_NOW or self.dispatcher.leaving:
                 return
             found = parlib.work(self.dispatcher)
             if self.dispatcher.threads:
@@ -235,13 +246,13 @@ class VCoreHost:
         parlib.vcore_leave(self.dispatcher)
         unhost_vcore(self.seg, self.vcoreid)
         if not self.stopping():
-            parlib.announce(self.seg)
+            announce(self.seg)
         if self.fifo >= 0:
             os.close(self.fifo)
             os.close(self.fifo_writer)
 
 
-def worker_process(proc: Proc, name: str, vcoreid: int) -> int:
+def worker_process(proc: Program, name: str, vcoreid: int) -> int:
     """A worker process's whole life; returns its exit code."""
     # Nobody would restart us, or stop us: a worker ends with its supervisor.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -251,23 +262,16 @@ def worker_process(proc: Proc, name: str, vcoreid: int) -> int:
     host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
     proc._lend_handle(host.handle)
     host.start()
-    signal.signal(signal.SIGTERM, lambda signum, frame: _stop_here(host))
+    signal.signal(signal.SIGTERM, host.on_sigterm)
     try:
         host.loop()
-    except Leave:
-        pass
     finally:
         host.finish()
         logging.shutdown()
     return 0
 
 
-def _stop_here(host: VCoreHost) -> None:
-    """SIGTERM to a worker: it ends after what is in hand; the supervisor starts another unless the process stops."""
-    raise Leave
-
-
-def bind_tables(proc: Proc, segment: Segment) -> None:
+def bind_tables(proc: Program, segment: Segment) -> None:
     """Writes a definition's types, queues and kernel events into its segment (the owner does, before any worker)."""
     definition = proc.definition
     seg = segment.attach(const.ROLE_SUPERVISOR)

@@ -4,9 +4,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..machine.door cimport cas64, grow, ld64, lda64, low32, st64, u64, wmb
 from .const cimport (
     AS_SYSCALLS, BK_SLOT, BK_WORD, BLOCK_FREE, BLOCK_HELD, BLOCK_LARGE, BLOCK_STRIDE, GEN_MASK, PAGE_HEADER,
-    PAGE_MASK, PI_SPANS_REAL, READY, SLOT_SIZE, SL_BLOCK, SL_WORD, SMALL_CLASSES, SMALL_SHIFT, SPAN_BODY,
-    SPAN_CLAIMED, SPAN_FREE, SPAN_LARGE, SPAN_SIZE, SPAN_SMALL, SP_BLOCKS, SP_COUNT, SP_HEAD, SP_SLOT, SP_WORD,
-    TAKEN, WALK_MAX
+    PAGE_MASK, PI_SPANS_REAL, READY, SLOT_SIZE, SL_BLOCK, SL_WORD, SMALL_CLASSES, SMALL_SHIFT, SPANS_TRIED,
+    SPAN_BODY, SPAN_CLAIMED, SPAN_FREE, SPAN_LARGE, SPAN_SIZE, SPAN_SMALL, SP_BLOCKS, SP_COUNT, SP_HEAD, SP_SLOT,
+    SP_WORD, TAKEN, WALK_MAX
 )
 from .layout cimport Seg, count, page_at, span_at, word
 from .pages cimport name_is_dead, tell_room
@@ -28,8 +28,10 @@ cpdef uint64_t take_block(Seg s, uint64_t span, uint64_t c) noexcept nogil
 cpdef void carve(Seg s, uint64_t span, uint64_t c) noexcept nogil
 @cython.locals(at=uint64_t, w=uint64_t, c=uint64_t, gen=uint64_t, mine=uint64_t, i=uint64_t)
 cpdef uint64_t uncarve(Seg s, uint64_t span) noexcept nogil
-@cython.locals(got=uint64_t, span=uint64_t, free=uint64_t, state=uint64_t)
+@cython.locals(got=uint64_t)
 cpdef uint64_t alloc_small(Seg s, uint64_t c) noexcept nogil
+@cython.locals(span=uint64_t, tried=uint64_t, free=uint64_t, w=uint64_t, state=uint64_t, got=uint64_t)
+cpdef uint64_t find_small(Seg s, uint64_t c, uint64_t most) noexcept nogil
 @cython.locals(i=uint64_t, got=uint64_t)
 cpdef uint64_t claim_run(Seg s, uint64_t first, uint64_t n) noexcept nogil
 @cython.locals(first=uint64_t, got=uint64_t, at=uint64_t, gen=uint64_t, i=uint64_t, body=uint64_t)

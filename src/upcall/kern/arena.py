@@ -30,22 +30,23 @@ if not cython.compiled:
         PAGE_MASK,
         PI_SPANS_REAL,
         READY,
-        SLOT_SIZE,
         SL_BLOCK,
         SL_WORD,
+        SLOT_SIZE,
         SMALL_CLASSES,
         SMALL_SHIFT,
+        SP_BLOCKS,
+        SP_COUNT,
+        SP_HEAD,
+        SP_SLOT,
+        SP_WORD,
         SPAN_BODY,
         SPAN_CLAIMED,
         SPAN_FREE,
         SPAN_LARGE,
         SPAN_SIZE,
         SPAN_SMALL,
-        SP_BLOCKS,
-        SP_COUNT,
-        SP_HEAD,
-        SP_SLOT,
-        SP_WORD,
+        SPANS_TRIED,
         TAKEN,
         WALK_MAX,
     )
@@ -117,6 +118,8 @@ def take_block(s: Seg, span: int, c: int) -> int:
     if (w & 15) != SPAN_SMALL or span_class(w) != c:
         return 0
     i = 0
+    if span == s.hint_span[c]:
+        i = s.hint_block[c]  # behind the last one taken: payloads come and go in order
     while i < blocks_in(c):
         at = block_record(s, span, i)
         b = ld64(s.mem, at + BK_WORD)
@@ -127,6 +130,7 @@ def take_block(s: Seg, span: int, c: int) -> int:
                 # fence; pairs with the one in `uncarve`, which marks the span before it looks at the blocks.
                 if ld64(s.mem, span_at(s, span) + SP_WORD) == w:
                     s.hint_span[c] = span
+                    s.hint_block[c] = i + 1
                     return reference(span, i)
                 st64(s.mem, at + BK_WORD, word(BLOCK_FREE, gen, 0))
                 return 0
@@ -170,11 +174,25 @@ def alloc_small(s: Seg, c: int) -> int:
     got = take_block(s, s.hint_span[c], c)
     if got != 0:
         return got
+    s.hint_block[c] = 0
+    # With much waiting most spans are full: a few of the first are looked into, then a new one is carved; all of them only
+    # if there is none.
+    got = find_small(s, c, SPANS_TRIED)
+    if got != 0:
+        return got
+    return find_small(s, c, s.nr_spans)
+
+
+def find_small(s: Seg, c: int, most: int) -> int:
+    """A small block of class `c` from the first `most` spans of that class, else from a new one; or 0."""
     span = 0
+    tried = 0
     free = s.nr_spans
     while span < s.nr_spans:
-        state = ld64(s.mem, span_at(s, span) + SP_WORD) & 15
-        if state == SPAN_SMALL:
+        w = ld64(s.mem, span_at(s, span) + SP_WORD)
+        state = w & 15
+        if state == SPAN_SMALL and span_class(w) == c and tried < most:
+            tried = tried + 1
             got = take_block(s, span, c)
             if got != 0:
                 return got

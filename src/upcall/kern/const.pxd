@@ -61,6 +61,7 @@ cdef enum:
     HDR_PAGE_SLOTS = 40
     HDR_NR_PAGES = 44
     HDR_NR_SPANS = 48
+    HDR_CHECK = 52      # u32 CRC-32 of the bytes before it: the geometry is what its maker wrote
     HDR_CREATION = 56   # a random number: tells this segment from a later one of the same name
     HDR_NAME = 64
     HEADER_SIZE = 4096
@@ -222,6 +223,7 @@ cdef enum:
     BLOCK_FREE = 0
     BLOCK_HELD = 1
     SMALL_SHIFT = 9     # the smallest class: 512 bytes
+    SPANS_TRIED = 16    # spans of a class looked into before a new one is carved
     SMALL_CLASSES = 7   # 512 .. 32768
     BLOCK_LARGE = 255   # block number in a reference to a large block
 

@@ -26,6 +26,7 @@ cdef class Seg:
     cdef uint64_t hint_page
     cdef Msg indir
     cdef uint64_t hint_span[7]
+    cdef uint64_t hint_block[7]
     cpdef set_name(self, uint64_t slot, uint64_t generation)
 
 cpdef uint64_t name_of(uint64_t slot, uint64_t generation) noexcept nogil

@@ -120,6 +120,7 @@ class Seg:
             self.mem = None
             self.world = None
             self.hint_span = [0] * SMALL_CLASSES
+            self.hint_block = [0] * SMALL_CLASSES
 
     def set_name(self, slot, generation):
         """Takes the name of an attach slot; `generation` rises each time the slot is taken."""

@@ -43,11 +43,11 @@ if not cython.compiled:
         GEN_MASK,
         MB_HEAD,
         OK,
-        PAGES_CHUNK,
         PAGE_CLAIMED,
         PAGE_FREE,
         PAGE_LINKED,
         PAGE_MASK,
+        PAGES_CHUNK,
         PG_MBOX,
         PG_NEXT,
         PG_SEQ,
@@ -96,7 +96,6 @@ def claim_page(s: Seg, page: int) -> bool:
 def give_page(s: Seg, page: int) -> None:
     """Sets the page's bit, so that it is found again, and tells those who wait for room."""
     at = s.bitmap + (page - 1) // 64 * 8
-    one = 1
     for64(s.mem, at, u64(1) << ((page - 1) % 64))
     s.hint_page = page
     tell_room(s)
@@ -128,7 +127,6 @@ def grow_pages(s: Seg) -> int:
     if cas64(s.mem, s.procinfo + PI_PAGES_REAL, real, real + more):
         i = real
         while i < real + more:
-            one = 1
             for64(s.mem, s.bitmap + i // 64 * 8, u64(1) << (i % 64))
             i = i + 1
     return OK
@@ -142,7 +140,6 @@ def take_from_word(s: Seg, index: int) -> int:
     while v != 0 and tries < 64:
         tries = tries + 1
         bit = ctz64(v)
-        one = 1
         v = v & ~(u64(1) << bit)
         page = index * 64 + bit + 1
         if page > s.nr_pages:
@@ -234,7 +231,6 @@ def scavenge_page(s: Seg, page: int) -> int:
     state = w & 15
     gen = (w >> 8) & GEN_MASK
     if state == PAGE_FREE:
-        one = 1
         bit = u64(1) << ((page - 1) % 64)
         if (ld64(s.mem, s.bitmap + (page - 1) // 64 * 8) & bit) == 0:
             give_page(s, page)

@@ -71,7 +71,6 @@ if not cython.compiled:
         PG_WORD,
         PI_POOL_ROOM,
         READY,
-        SLOT_SIZE,
         SL_ARG1,
         SL_ARG2,
         SL_ARG3,
@@ -82,6 +81,7 @@ if not cython.compiled:
         SL_QUEUE,
         SL_TYPE,
         SL_WORD,
+        SLOT_SIZE,
         WALK_MAX,
     )
     from .layout import Msg, Seg, count, mbox_at, page_at, place, word

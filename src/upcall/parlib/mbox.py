@@ -38,8 +38,8 @@ if not cython.compiled:
         PG_SEQ,
         READY,
         SKIP_MAX,
-        SLOT_SIZE,
         SL_WORD,
+        SLOT_SIZE,
         TAKEN,
         WALK_MAX,
     )

@@ -8,16 +8,16 @@ from ..kern.const cimport (
     VCPD_NOTIF_PENDING, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED, VC_PREEMPTED_FLAG, WALK_MAX,
     WATCH_MAX
 )
-from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, set_bit, spam_public_msg
-from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at, word
-from ..kern.pages cimport name_is_dead
-from ..kern.proc cimport is_running, proc_yield, start_one_more, startcore, vc_state, vcore_online
+from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub
+from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
+from ..kern.proc cimport is_running, proc_yield, start_one_more, vc_state, vcore_online
 from ..kern.ucq cimport advance_head
 from ..machine.door cimport (
     cas64, ctz64, faa32, fand32, fand64, for32, futex_wake, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
     st32, st64, str32, str64, u64, xchg64
 )
-from .mbox cimport Cursor, has_bits, more_waiting, news, put_done, reap_skipped, recover_mbox, take, waiting_in
+from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take
+from .recover cimport has_public_mail, is_hosted, recover_vcore, restore_bit
 
 cdef class VCore:
     cdef public Seg s
@@ -27,14 +27,10 @@ cdef class VCore:
     cdef readonly list active, others
     cdef readonly set threads
     cdef public uint64_t streak, spin_ns
-    cdef public bint in_vcore_context
+    cdef public bint in_vcore_context, leaving
     cpdef int deliver(self, Cursor cur, uint64_t at) except -1
     cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
 
-@cython.final
-cdef class Watches:
-    cdef uint64_t at[16]
-    cdef uint64_t word[16]
 
 @cython.locals(cur=Cursor, own=uint64_t)
 cpdef Cursor cursor_of(VCore vc, uint64_t queue)
@@ -42,8 +38,6 @@ cpdef Cursor cursor_of(VCore vc, uint64_t queue)
 cpdef int64_t handle_bits(VCore vc, Cursor cur) except -1
 @cython.locals(s=Seg, held=uint64_t, bit=uint64_t, taken=uint64_t)
 cpdef int64_t take_bit(VCore vc, Cursor cur, uint64_t ev_type) except -1
-@cython.locals(at=uint64_t, held=uint64_t)
-cpdef uint64_t restore_bit(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef void handle_bit(VCore vc, Cursor cur, uint64_t ev_type) except *
 @cython.locals(found=uint64_t)
 cpdef int64_t handle_mbox(VCore vc, Cursor cur) except -1
@@ -72,10 +66,6 @@ cpdef int64_t work(VCore vc) except -1
 cpdef void before_handler(VCore vc, Cursor cur, uint64_t queue, bint slow) noexcept
 @cython.locals(s=Seg)
 cpdef void after_handler(VCore vc, uint64_t queue, bint slow) noexcept
-@cython.locals(s=Seg, pending=uint64_t, rounds=uint64_t, k=uint64_t)
-cpdef bint spin(Seg s, uint64_t vcoreid, Watches watches, uint64_t n, uint64_t deadline_ns) noexcept nogil
-@cython.locals(n=uint64_t, queue=uint64_t, cur=Cursor, bits=uint64_t)
-cpdef int64_t watch(VCore vc, Watches watches) except -1
 @cython.locals(s=Seg, flags=uint64_t, queue=uint64_t, cur=Cursor)
 cpdef bint vcore_yield(VCore vc) except -1
 @cython.locals(s=Seg, queue=uint64_t)
@@ -85,10 +75,6 @@ cpdef void tell_drainers(Seg s) noexcept nogil
 cpdef bint vcore_entry(VCore vc) except -1
 @cython.locals(s=Seg, n=uint64_t, v=uint64_t)
 cpdef void adopt_mail(VCore vc) except *
-@cython.locals(state=uint64_t)
-cpdef bint is_hosted(Seg s, uint64_t vcoreid) noexcept nogil
-@cython.locals(mbox=uint64_t)
-cpdef bint has_public_mail(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef void disable_notifs(VCore vc) except *
 @cython.locals(s=Seg)
 cpdef bint enable_notifs(VCore vc) except -1
@@ -96,7 +82,3 @@ cpdef bint enable_notifs(VCore vc) except -1
 cpdef bint leave_vcore_context(VCore vc) except -1
 @cython.locals(s=Seg, name=uint64_t)
 cpdef void handle_vc_preempt(VCore vc, uint64_t vcoreid) except *
-@cython.locals(flags=uint64_t, n=uint64_t, queue=uint64_t, found=uint64_t, v=uint64_t, evq=uint64_t, own=uint64_t, alert=uint64_t)
-cpdef uint64_t recover_vcore(Seg s, uint64_t vcoreid, uint64_t name) noexcept nogil
-@cython.locals(n=uint64_t, queue=uint64_t, v=uint64_t, own=uint64_t, state=uint64_t)
-cpdef void announce(Seg s) noexcept nogil

@@ -25,43 +25,36 @@ if not cython.compiled:
     from ..kern.const import (
         ALERT_NONE,
         ALERT_POLLED,
-        EVQ_ALERT,
-        EVQ_MBOX,
         EV_CHECK_MSGS,
         EV_EVENT,
         EV_NONE,
         EV_VCORE_PREEMPT,
+        EVQ_ALERT,
+        EVQ_MBOX,
         MB_BITMAP,
         MB_BITMAP_WORDS,
         MB_CHECK_BITS,
-        MB_HEAD,
-        NO_VCORE,
-        PAGE_MASK,
-        PI_DRAINERS,
         PI_DRAIN_SEQ,
+        PI_DRAINERS,
         PI_NR_QUEUES,
         PI_STOP,
         SL_ARG3,
         SL_QUEUE,
         SL_TYPE,
         STOP_NOW,
+        VC_CAN_RCV_MSG,
+        VC_LONG_HANDLER,
+        VC_PREEMPTED_FLAG,
         VCPD_BIT,
         VCPD_FLAGS,
         VCPD_HOST,
         VCPD_NOTIF_DISABLED,
         VCPD_NOTIF_PENDING,
-        VC_CAN_RCV_MSG,
-        VC_LONG_HANDLER,
-        VC_NOHOST,
-        VC_PREEMPTED,
-        VC_PREEMPTED_FLAG,
         WALK_MAX,
-        WATCH_MAX,
     )
-    from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, set_bit, spam_public_msg
+    from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
     from ..kern.layout import Seg, evq_at, map_at, mbox_at, vcpd_at
-    from ..kern.pages import name_is_dead
-    from ..kern.proc import is_running, proc_yield, start_one_more, startcore, vc_state, vcore_online
+    from ..kern.proc import is_running, proc_yield, start_one_more, vc_state, vcore_online
     from ..kern.ucq import advance_head
     from ..machine.door import (
         cas64,
@@ -75,17 +68,15 @@ if not cython.compiled:
         ld32,
         ld64,
         lda64,
-        low32,
         mb,
-        now_ns,
-        pause,
         st32,
         st64,
         str32,
         str64,
         u64,
     )
-    from .mbox import Cursor, has_bits, more_waiting, news, put_done, reap_skipped, recover_mbox, take, waiting_in
+    from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take
+    from .recover import has_public_mail, is_hosted, recover_vcore, restore_bit
 
 
 class VCore:
@@ -104,6 +95,7 @@ class VCore:
         self.streak = 0
         self.spin_ns = 0
         self.in_vcore_context = True
+        self.leaving = False
         self.others = []
 
     def deliver(self, cur, at):
@@ -115,7 +107,7 @@ class VCore:
         raise NotImplementedError
 
 
-def cursor_of(vc: VCore, queue: int) -> Cursor:
+def cursor_of(vc: VCore, queue: int) -> Cursor | None:
     """This vcore's cursor in the queue's own mailbox; None if the queue has none."""
     cur = vc.cursors.get(queue)
     if cur is None:
@@ -163,18 +155,6 @@ def take_bit(vc: VCore, cur: Cursor, ev_type: int) -> int:
     finally:
         str64(s.mem, held, 0)
     return 1 if taken != 0 else 0
-
-
-def restore_bit(s: Seg, vcoreid: int) -> int:
-    """Sets the bit again that a dead host had in hand. 1 if there was one. Again and again does no harm: bits coalesce."""
-    at = vcpd_at(s, vcoreid) + VCPD_BIT
-    held = ld64(s.mem, at)
-    if held == 0:
-        return 0
-    if (held >> 32) != 0 and (held >> 32) <= s.nr_mboxes:
-        set_bit(s, (held >> 32) - 1, low32(held))
-    cas64(s.mem, at, held, 0)
-    return 1
 
 
 def handle_bit(vc: VCore, cur: Cursor, ev_type: int) -> None:
@@ -225,6 +205,8 @@ def handle_own(vc: VCore, cur: Cursor, at: int) -> bool:
             look_at(vc, arg)
             # Answered before the indirection is done: died in between, our name on the queue tells what is owed.
             poll_queue(vc, arg)
+    elif ev_type == EV_VCORE_PREEMPT and arg < s.max_vcores:
+        handle_vc_preempt(vc, arg)
     elif arg < s.max_vcores and arg != vc.vcoreid:
         if arg not in vc.others:
             vc.others.append(arg)
@@ -233,9 +215,9 @@ def handle_own(vc: VCore, cur: Cursor, at: int) -> bool:
 
 
 def must_leave(vc: VCore) -> bool:
-    """Whether this vcore must stop taking messages: a stop at once, or its core was taken."""
+    """Whether this vcore must stop taking messages: it was told to leave, a stop at once, or its core was taken."""
     s = vc.s
-    if ld32(s.mem, s.procinfo + PI_STOP) == STOP_NOW:
+    if vc.leaving or ld32(s.mem, s.procinfo + PI_STOP) == STOP_NOW:
         return True
     return not is_running(vc_state(ld64(s.mem, map_at(s, vc.vcoreid))))
 
@@ -360,61 +342,15 @@ def after_handler(vc: VCore, queue: int, slow: bool) -> None:
         poll_queue(vc, queue)
 
 
-def spin(s: Seg, vcoreid: int, watches: Watches, n: int, deadline_ns: int) -> bool:
-    """Looks at `notif_pending` and at `n` watched words for a bounded while. True if something changed."""
-    pending = vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING
-    rounds = 0
-    while True:
-        if ld32(s.mem, pending) != 0 or ld32(s.mem, s.procinfo + PI_STOP) != 0:
-            return True
-        k = 0
-        while k < n:
-            if lda64(s.mem, watches.at[k]) != watches.word[k]:
-                return True
-            k = k + 1
-        rounds = rounds + 1
-        if (rounds & 31) == 0 and now_ns() >= deadline_ns:
-            return False
-        pause()
-
-
-class Watches:
-    """The words that a spinning vcore looks at."""
-
-    def __init__(self):
-        if not cython.compiled:
-            self.at = [0] * WATCH_MAX
-            self.word = [0] * WATCH_MAX
-
-
-def watch(vc: VCore, watches: Watches) -> int:
-    """Fills in the watched words of the active queues. How many, or NO_VCORE if there is news already."""
-    n = 0
-    for queue in vc.active:
-        cur = cursor_of(vc, queue)
-        if cur is None:
-            continue
-        bits = mbox_at(vc.s, cur.mbox) + MB_CHECK_BITS
-        if news(vc.s, cur) or ld32(vc.s.mem, bits) != 0:
-            return NO_VCORE
-        if n + 2 <= WATCH_MAX:
-            watches.at[n] = cur.watch_at
-            watches.word[n] = cur.watch_word
-            watches.at[n + 1] = bits
-            watches.word[n + 1] = 0
-            n = n + 2
-    return n
-
-
 def vcore_yield(vc: VCore) -> bool:
     """Nothing to do: stops answering, looks once more, and asks the kernel. True if the core is gone and the host must
     sleep; False if there is more to do."""
     s = vc.s
     flags = vcpd_at(s, vc.vcoreid) + VCPD_FLAGS
-    # All of them first, then one fence, then all looks: pairs with the exchange to READY, as in `poll_queue`.
+    # All of them first, then one fence, then all looks.
     for queue in vc.active:
         stop_polling(vc, queue)
-    mb()
+    mb()  # pairs with the exchange to READY, as in `poll_queue`
     for queue in vc.active:
         cur = cursor_of(vc, queue)
         if cur is not None:
@@ -483,20 +419,6 @@ def adopt_mail(vc: VCore) -> None:
         v = v + 1
 
 
-def is_hosted(s: Seg, vcoreid: int) -> bool:
-    """Whether somebody will look at this vcore's mail by itself."""
-    state = vc_state(lda64(s.mem, map_at(s, vcoreid)))
-    return state != VC_NOHOST and state != VC_PREEMPTED
-
-
-def has_public_mail(s: Seg, vcoreid: int) -> bool:
-    """Whether something waits in a vcore's public mailbox."""
-    mbox = get_vcpd_mbox_pub(s, vcoreid)
-    if (ld64(s.mem, mbox_at(s, mbox) + MB_HEAD) & PAGE_MASK) == 0:
-        return ld32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS) != 0
-    return waiting_in(s, mbox, 0) or ld32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS) != 0
-
-
 def disable_notifs(vc: VCore) -> None:
     """Into vcore context: no interrupts from here on."""
     st32(vc.s.mem, vcpd_at(vc.s, vc.vcoreid) + VCPD_NOTIF_DISABLED, 1)
@@ -541,65 +463,3 @@ def handle_vc_preempt(vc: VCore, vcoreid: int) -> None:
     if vcoreid not in vc.others:
         vc.others.append(vcoreid)
     look_everywhere(vc)
-
-
-def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
-    """Takes over for a host that is gone or out: its VC_CAN_RCV_MSG, what it polled, what a dead one had in its hands.
-    Any actor may, again and again. Returns how many messages will be delivered again."""
-    flags = vcpd_at(s, vcoreid) + VCPD_FLAGS
-    fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
-    # No more mail for it, before its mail is looked at: pairs with `try_spam_vcore`.
-    mb()
-    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
-    if n > s.max_queues:
-        n = s.max_queues
-    queue = 0
-    found = 0
-    if name == 0 or name_is_dead(s, name):
-        found = restore_bit(s, vcoreid)
-    while queue < n:
-        evq = evq_at(s, queue)
-        alert = ld64(s.mem, evq + EVQ_ALERT)
-        # Its promise, and those of other dead hosts: the next host of a vcore writes its own name over theirs.
-        if (alert & 15) == ALERT_POLLED and ((alert >> 32) == name or name_is_dead(s, alert >> 32)):
-            cas64(s.mem, evq + EVQ_ALERT, alert, ALERT_NONE)
-        own = ld32(s.mem, evq + EVQ_MBOX)
-        if own != 0 and own <= s.nr_mboxes:
-            found = found + recover_mbox(s, own - 1)
-        queue = queue + 1
-    v = 0
-    while v < s.max_vcores:
-        found = found + recover_mbox(s, get_vcpd_mbox_pub(s, v))
-        found = found + recover_mbox(s, get_vcpd_mbox_priv(s, v))
-        v = v + 1
-    return found
-
-
-def announce(s: Seg) -> None:
-    """After a recovery: every queue in which something waits is announced again, and the process woken, so that nothing
-    waits for a vcore that will not come."""
-    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
-    if n > s.max_queues:
-        n = s.max_queues
-    queue = 0
-    while queue < n:
-        own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
-        if own != 0 and own <= s.nr_mboxes and (waiting_in(s, own - 1, 0) or has_bits(s, own - 1)):
-            state = ld64(s.mem, evq_at(s, queue) + EVQ_ALERT) & 15
-            if state != ALERT_POLLED:
-                st64(s.mem, evq_at(s, queue) + EVQ_ALERT, ALERT_NONE)
-                send_indir(s, queue, 0)
-        queue = queue + 1
-    v = 0
-    while v < s.max_vcores:
-        if has_public_mail(s, v):
-            if is_hosted(s, v):
-                # It may sleep: what a dead one had in hand of its mail has come back without a word.
-                str32(s.mem, vcpd_at(s, v) + VCPD_NOTIF_PENDING, 1)
-                mb()  # pending before the vcoremap: pairs with the fence in `proc_yield`
-                startcore(s, v)
-            else:
-                s.indir.ev_type = EV_CHECK_MSGS
-                s.indir.arg3 = v
-                spam_public_msg(s, s.indir, 0, 0)
-        v = v + 1

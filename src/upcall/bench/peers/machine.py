@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
+import random
+import struct
+import time
 from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -21,7 +25,14 @@ _MISSING = "upcall.bench.limits is not compiled: pip install ."
 def systems() -> list[System]:
     """A futex ping-pong, a cache-line ping-pong, a single-producer ring."""
     return [
-        Peer("C futex", {"roundtrip-parked": _round_trip("roundtrip-parked", "C futex", _futex_run, 3_000)}, _check),
+        Peer(
+            "C futex",
+            {
+                "roundtrip-parked": _round_trip("roundtrip-parked", "C futex", _futex_run, 3_000),
+                "wake-parked": _round_trip("wake-parked", "C futex", _wake_run, 1_000, "compiled waits and wakes"),
+            },
+            _check,
+        ),
         Peer("C line", {"roundtrip-polling": _round_trip("roundtrip-polling", "C line", _line_run, 200_000)}, _check),
         Peer("C ring", {"events-many-1-1": _ring("C ring", 20_000_000)}, _check),
     ]
@@ -73,10 +84,15 @@ def _run_pair(
         page.close()
 
 
-def _round_trip(row: str, system: str, run: Callable[[Placing, int], Iterable[float]], full: int) -> Measurement:
+def _round_trip(
+    row: str,
+    system: str,
+    run: Callable[[Placing, int], Iterable[float]],
+    full: int,
+    note: str = "compiled, no Python; one word each way",
+) -> Measurement:
     def measure(scale: float) -> Sample:
         placing = Placing.of()
-        note = "compiled, no Python; one word each way"
         return sampled(row, system, placing, scale, partial(run, placing, count_for(full, scale, 16)), note)
 
     return measure
@@ -94,6 +110,34 @@ def _futex_run(placing: Placing, trips: int) -> Iterable[float]:
         _limits().futex_pong(page, trips)
 
     times, _ = _run_pair(placing, ping, pong, asleep=True)
+    assert isinstance(times, array)
+    return times
+
+
+def _wake_run(placing: Placing, count: int) -> Iterable[float]:
+    reader, writer = os.pipe()
+
+    def tell(page: int, board: Board) -> array[float]:
+        pauses = random.Random(1)
+        times = array("d")
+        board.meet(0)
+        for turn in range(1, count + 1):
+            time.sleep(4 * pauses.uniform(200e-6, 800e-6))
+            begin = _limits().futex_tell(page, turn)
+            (arrived,) = struct.unpack("q", os.read(reader, 8))
+            times.append((arrived - begin) / 1e3)
+        return times
+
+    def sleep(page: int, board: Board) -> None:
+        board.meet(1)
+        for turn in range(1, count + 1):
+            os.write(writer, struct.pack("q", _limits().futex_await(page, turn)))
+
+    try:
+        times, _ = _run_pair(placing, tell, sleep, asleep=True)
+    finally:
+        os.close(reader)
+        os.close(writer)
     assert isinstance(times, array)
     return times
 

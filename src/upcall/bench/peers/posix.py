@@ -16,6 +16,7 @@ from .job import Peer
 from .link import Handler, ReceiveEnd, SendEnd
 from .roundtrips import round_trip
 from .sends import BitEnd, bit_cost, send_cost
+from .wakes import wake
 
 PIPE_BYTES: Final = 1 << 20
 """What an unprivileged process may ask for (`/proc/sys/fs/pipe-max-size`); the default is 64 KiB."""
@@ -194,6 +195,7 @@ def _pipe() -> Peer:
             ),
             "roundtrip-polling": round_trip("roundtrip-polling", name, PipeLink, "FIONREAD, then read", polling=True),
             "roundtrip-parked": round_trip("roundtrip-parked", name, PipeLink),
+            "wake-parked": wake(name, PipeLink),
         },
     )
 
@@ -205,6 +207,7 @@ def _eventfd() -> Peer:
         {
             "send-bit": bit_cost(name, EventfdBit),
             "roundtrip-parked": round_trip("roundtrip-parked", name, EventfdLink, "carries no message"),
+            "wake-parked": wake(name, EventfdLink, "carries no message"),
         },
     )
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import NoReturn
 
-from .errors import (
+from ..errors import (
     FlagError,
     ForkedHandle,
     MailboxBusy,
@@ -24,12 +24,12 @@ from .errors import (
     UpcallError,
     VCoreIdError,
 )
-from .flags import EventFlag, EventType
-from .front import port
-from .host import tables
-from .host.segment import Segment
-from .kern import const
-from .kern.layout import Seg
+from ..flags import EventFlag, EventType
+from ..front import port
+from ..kern import const
+from ..kern.layout import Seg
+from . import tables
+from .segment import Segment
 
 
 class _Thread:
@@ -41,6 +41,8 @@ class _Thread:
         self.senders: dict[int, port.Sender] = {}
 
     def __del__(self) -> None:
+        for sender in self.senders.values():
+            sender.retire()
         if not self.segment.closed and not self.segment.attachment.forked():
             self.segment.detach(self.seg)
 

@@ -1,0 +1,69 @@
+"""What a program is told before it starts, and what the host layer asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..flags import EventFlag, EventType
+from .handle import Handle
+
+Handler = Callable[[Any], object]
+
+
+@dataclass(frozen=True)
+class QueueSpec:
+    """One queue of a definition; `mailbox`: None its own, "vcore" a vcore's, or the name of the queue it shares with."""
+
+    name: str
+    flags: EventFlag
+    vcore: int
+    mailbox: str | None
+    handler: Handler | None
+    on_full: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One handler of a definition; `batch_max` 0: one event at a time."""
+
+    type: str | EventType
+    queue: str | None
+    handler: Handler
+    batch_max: int
+
+
+@dataclass
+class Definition:
+    """What a `Proc` is told before it starts."""
+
+    name: str
+    vcores: int
+    cores: int
+    memory: int
+    host: str
+    spin_us: float
+    preempt_after_ms: float
+    stop: str
+    start_method: str
+    queues: dict[str, QueueSpec] = field(default_factory=dict)
+    registrations: list[Registration] = field(default_factory=list)
+    kernel_queues: dict[EventType, str] = field(default_factory=dict)
+    types: list[str] = field(default_factory=list)
+    mains: list[Callable[[], object]] = field(default_factory=list)
+
+
+class Program(Protocol):
+    """A `Proc`, as its workers and its supervisor see it."""
+
+    name: str
+    definition: Definition
+
+    def handle(self) -> Handle:
+        """The attached segment of the running process."""
+
+    def _lend_handle(self, handle: Handle) -> None: ...
+
+    def _close_handle(self) -> None: ...

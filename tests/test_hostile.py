@@ -1,0 +1,256 @@
+"""G10: no content of the segment makes anyone read or write outside it, loop for ever, or hang.
+
+In the interpreted life an access outside the memory is an IndexError, and every access is counted: whole segments of
+random words are given to everything that reads them.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from protocol import USUAL, Bench, StepLife
+from upcall.kern import const
+
+STEPS_MAX = 3_000_000
+ROUNDS = 16
+
+
+def small(rng: random.Random) -> int:
+    return rng.randrange(20)
+
+
+def plausible(rng: random.Random) -> int:
+    """A word that looks like one of the protocol's: small parts in the places of state, generation, page and name."""
+    state, gen, name = rng.randrange(8), rng.randrange(3), rng.choice([0, 0x1000, 0x1001, 0x1002, 0x2001, 0xFFFFFFFF])
+    return rng.choice(
+        [
+            state | (gen << 8) | (name << 32),
+            rng.randrange(20) | (rng.randrange(6) << 20) | (gen << 32),
+            rng.randrange(20),
+            (rng.randrange(10) + 1) | (rng.choice([0, 1, 127, 128, 255]) << 32),
+            2**64 - 1,
+            0,
+        ]
+    )
+
+
+def anything(rng: random.Random) -> int:
+    return rng.getrandbits(64)
+
+
+def scribble(bench: Bench, rng: random.Random, word: Callable[[random.Random], int], share: float) -> None:
+    """Overwrites a share of all words before the arena."""
+    for at in range(0, bench.at.arena, 8):
+        if rng.random() < share:
+            struct.pack_into("<Q", bench.buffer, at, word(rng))
+
+
+def used(life: Any, rng: random.Random) -> tuple[Bench, Any, Any, Any]:
+    """A segment in the middle of things: mail waits, some is in hand, vcores run, blocks are held."""
+    bench = Bench(life)
+    for queue, flags in enumerate([USUAL, USUAL | const.EVENT_NOMSG, const.EVENT_SPAM_PUBLIC, USUAL]):
+        bench.queue(queue, flags, own=not flags & const.EVENT_SPAM_PUBLIC, limit=6 if queue == 3 else 0)
+    vc, other, sender = bench.vcore(0), bench.asleep(1), bench.actor()
+    for i in range(rng.randrange(12)):
+        bench.send(sender, i, queue=i % 4)
+    bench.mbox.take(vc.s, vc.priv)
+    bench.mbox.take(other.s, bench.mbox.Cursor(8))
+    bench.run(vc)
+    for i in range(rng.randrange(12)):
+        block = bench.arena.alloc_block(sender, 600)
+        bench.event.send_event(sender, i % 4, bench.message(i, length=600, block=block), const.NO_VCORE)
+    return bench, vc, other, sender
+
+
+def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callable[[], object]]:
+    """All that reads what others wrote."""
+    s = watcher
+    spin, recover_module = bench.spin_module, bench.recover_module
+    m, event, proc, ucq, pages, arena, vcore = (
+        bench.mbox, bench.event, bench.proc, bench.ucq, bench.pages, bench.arena, bench.vcore_module,
+    )  # fmt: skip
+
+    def use_blocks() -> None:
+        for mbox in (0, 8, 9):
+            cur = m.Cursor(mbox)
+            while at := m.take(s, cur):
+                ref = bench.get(at + const.SL_BLOCK)
+                if capacity := arena.block_capacity(s, ref):
+                    data = arena.block_data(s, ref, capacity)
+                    assert bench.at.arena <= data <= data + capacity <= bench.at.size
+                    if arena.own_block(s, ref):
+                        arena.free_block(s, ref)
+                m.put_done(s, cur, cur.taken)
+
+    def large() -> None:
+        for length in (100, 600, 20000, 70000, 200000):
+            if block := arena.alloc_block(sender, length):
+                capacity = arena.block_capacity(sender, block)
+                data = arena.block_data(sender, block, capacity)
+                assert capacity == 0 or bench.at.arena <= data <= data + capacity <= bench.at.size
+                event.send_event(sender, 3, bench.message(1, length=length, block=block), const.NO_VCORE)
+
+    def send() -> None:
+        for queue in (0, 1, 2, 3, 4, 2**64 - 1):
+            for vcoreid in (0, 3, const.NO_VCORE, 2**64 - 1):
+                event.send_event(sender, queue, bench.message(1), vcoreid)
+
+    def lists() -> None:
+        proc.proc_wakeup(s)
+        proc.start_one_more(s, 0)
+        proc.proc_preempt_all(s)
+        proc.proc_lock(s)
+        proc.proc_unlock(s)
+        for v in range(4):
+            proc.startcore(s, v)
+            proc.proc_preempt_core(s, v)
+            proc.host_vcore(s, v)
+            proc.vcore_online(s, v)
+            proc.proc_yield(s, v)
+            proc.unhost_vcore(s, v)
+
+    def kernel_events() -> None:
+        for ev_type in range(34):
+            event.send_kernel_event(sender, bench.message(ev_type=ev_type), 0)
+        event.send_posix_signal(sender, bench.message(), 15)
+        for v in (0, 1, 3, 4, 2**63):
+            event.post_vcore_event(sender, bench.message(1), v, const.EVENT_VCORE_PRIVATE)
+
+    def drains() -> None:
+        for mbox in range(bench.at.nr_mboxes):
+            m.waiting_in(s, mbox, m.mbox_end(s, mbox))
+            m.waiting_in(s, mbox, bench.get(bench.at.mboxes + 8))
+            ucq.mbox_depth(s, mbox)
+            ucq.advance_head(s, mbox)
+
+    def live() -> None:
+        vcore.vcore_entry(vc)
+        for _ in range(3):
+            vcore.work(vc)
+            watches = spin.Watches()
+            n = spin.watch(vc, watches)
+            if n != const.NO_VCORE:
+                spin.spin(vc.s, 0, watches, n, 0)
+            vcore.leave_vcore_context(vc)
+            vcore.disable_notifs(vc)
+            vcore.vcore_yield(vc)
+        vcore.vcore_leave(vc)
+
+    def recover() -> None:
+        for v in range(4):
+            recover_module.recover_vcore(s, v, 0)
+        vcore.handle_vc_preempt(vc, 2)
+        pages.scavenge_pages(s)
+        arena.scavenge_arena(s)
+        recover_module.announce(s)
+
+    return [send, live, use_blocks, large, lists, kernel_events, drains, recover, send, live, use_blocks]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+@pytest.mark.parametrize("word", [small, plausible, anything], ids=lambda word: word.__name__)
+def test_random_segment_leads_nobody_outside_or_astray(
+    step_life: StepLife, word: Callable[[random.Random], int], share: float
+) -> None:
+    for seed in range(ROUNDS if share < 1 else ROUNDS // 4):
+        rng = random.Random(f"{word.__name__} {share} {seed}")
+        bench, vc, _, sender = used(step_life, rng)
+        watcher = bench.actor()
+        scribble(bench, rng, word, share)
+        steps = everything(bench, vc, sender, watcher)
+        rng.shuffle(steps)
+        for step in steps:
+            if rng.random() < 0.3:
+                scribble(bench, rng, word, 0.01)
+            with step_life.steps.bounded(STEPS_MAX):
+                step()
+
+
+@pytest.mark.parametrize("word", [small, plausible, anything], ids=lambda word: word.__name__)
+def test_segment_that_changes_under_ones_feet_leads_nobody_outside(
+    step_life: StepLife, word: Callable[[random.Random], int]
+) -> None:
+    """What was checked may have changed when it is used: any word changes between any two accesses."""
+    for seed in range(ROUNDS):
+        rng = random.Random(f"{word.__name__} {seed}")
+        bench, vc, _, sender = used(step_life, rng)
+        watcher = bench.actor()
+        steps = step_life.steps
+        made = 0
+
+        def change(rng: random.Random = rng, bench: Bench = bench, steps: Any = steps) -> None:
+            nonlocal made
+            made += 1
+            assert made < 200_000, "too many accesses"
+            at = rng.choice(
+                [
+                    bench.at.mboxes + rng.randrange(12) * const.MBOX_STRIDE,
+                    bench.at.pages,
+                    bench.at.spans,
+                    bench.at.queues,
+                    bench.at.procinfo,
+                    bench.at.vcoremap,
+                    bench.at.vcpds,
+                ]
+            )
+            struct.pack_into("<Q", bench.buffer, at + rng.randrange(0, 64, 8), word(rng))
+            steps.before(rng.randrange(1, 40), change)
+
+        todo = everything(bench, vc, sender, watcher)
+        rng.shuffle(todo)
+        for step in todo:
+            steps.before(5, change)
+            step()
+            steps.left = -1
+
+
+@pytest.mark.parametrize("word", [small, plausible, anything], ids=lambda word: word.__name__)
+def test_quiet_hostile_segment_lets_a_vcore_sleep(step_life: StepLife, word: Callable[[random.Random], int]) -> None:
+    """A mailbox that no protocol step wrote is not news for ever: the vcore gives its core back."""
+    for seed in range(ROUNDS):
+        rng = random.Random(f"{word.__name__} {seed}")
+        bench, vc, _, _ = used(step_life, rng)
+        for mbox in (8, 9, 11):
+            at = bench.layout.mbox_at(bench.at, mbox)
+            for field in (const.MB_HEAD, const.MB_TAIL, const.MB_RESCAN):
+                if rng.random() < 0.7:
+                    bench.set(at + field, word(rng))
+        for page in range(1, 17):
+            for field in (const.PG_WORD, const.PG_NEXT, const.PG_SEQ):
+                if rng.random() < 0.4:
+                    bench.set(bench.layout.page_at(bench.at, page) + field, word(rng))
+            for i in range(4):
+                if rng.random() < 0.2:
+                    at = bench.layout.page_at(bench.at, page) + const.PAGE_HEADER + i * const.SLOT_SIZE
+                    bench.set(at, word(rng))
+        with step_life.steps.bounded(STEPS_MAX):
+            for _ in range(30):
+                bench.vcore_module.work(vc)
+                if bench.vcore_module.vcore_yield(vc):
+                    break
+            else:
+                raise AssertionError(f"seed {seed}: the vcore never sleeps")
+
+
+def test_hostile_segment_does_not_crash_the_compiled_life(lives: Any) -> None:
+    """The same, where an access far outside ends the test run, and a loop its time."""
+    bench = Bench(lives("compiled"))
+    for seed in range(ROUNDS):
+        rng = random.Random(seed)
+        bench.buffer[:] = bytes(len(bench.buffer))
+        bench.actors = 0
+        bench.set(bench.at.procinfo + const.PI_NUM_VCORES, 4)
+        for queue in range(4):
+            bench.queue(queue)
+        vc, sender, watcher = bench.vcore(0), bench.actor(), bench.actor()
+        for i in range(10):
+            bench.send(sender, i, queue=i % 4)
+        word = rng.choice([small, plausible, anything])
+        scribble(bench, rng, word, rng.choice([0.02, 0.3]))
+        for step in everything(bench, vc, sender, watcher):
+            step()

@@ -1,0 +1,501 @@
+"""Segments as files: where they are, who may read them, files that are no segment, a full file system, hostile bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import stat
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import upcall
+from procs import LONG_S, abandon, discard, output, program, running
+from upcall import Proc, SegmentError
+from upcall.host.segment import Geometry, create, folder, open_segment, remove
+from upcall.kern import const
+
+MEMORY = "4 MiB"
+
+
+def made(name: str = "box") -> Path:
+    """The file of a process that has run and that nobody attends; nothing waits in it."""
+    proc = Proc(name, vcores=2, memory=MEMORY)
+    proc.queue("orders", on_full="raise")
+    proc.queue("bits", flags=upcall.EventFlag.NOMSG | upcall.EventFlag.INDIR | upcall.EventFlag.FALLBACK)
+    proc.queue("spam", flags=upcall.EventFlag.SPAM_PUBLIC)
+    proc.on("order")(print)
+    abandon(proc)
+    return folder() / name / "segment"
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An UPCALL_DIR of this test's own, not made yet."""
+    path = tmp_path / "segments"
+    monkeypatch.setenv("UPCALL_DIR", str(path))
+    return path
+
+
+# The folder
+
+
+def test_the_folder_is_made_for_its_user_alone(own_folder: Path) -> None:
+    assert folder() == own_folder
+    assert stat.S_IMODE(own_folder.stat().st_mode) == 0o700
+
+
+def test_the_folder_is_made_with_its_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPCALL_DIR", str(tmp_path / "a" / "b" / "c"))
+    assert stat.S_IMODE(folder().stat().st_mode) == 0o700
+
+
+def test_the_folder_that_is_there_keeps_its_mode(own_folder: Path) -> None:
+    own_folder.mkdir(mode=0o750)
+    assert folder() == own_folder
+    assert stat.S_IMODE(own_folder.stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_without_upcall_dir_it_is_the_users_own_on_shared_memory(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(f"/dev/shm/upcall-{os.getuid()}")
+    was_there = path.exists()
+    if given is None:
+        monkeypatch.delenv("UPCALL_DIR")
+    else:
+        monkeypatch.setenv("UPCALL_DIR", given)
+    assert folder() == path
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    if not was_there:
+        path.rmdir()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_folder_that_others_may_write_is_refused(mode: int, own_folder: Path) -> None:
+    own_folder.mkdir()
+    own_folder.chmod(mode)
+    with pytest.raises(SegmentError, match=f"folder of segments {own_folder} can be written by others"):
+        upcall.connect("box")
+    with pytest.raises(SegmentError, match="can be written by others: chmod go-w it, or set UPCALL_DIR"):
+        Proc("box", vcores=1).start()
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_is_refused(own_folder: Path) -> None:
+    own_folder.touch()
+    with pytest.raises(SegmentError, match="is not a folder: set UPCALL_DIR to one of your own"):
+        upcall.connect("box")
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("UPCALL_DIR", str(tmp_path / "file" / "sub"))
+    with pytest.raises(SegmentError, match=f"folder of segments {tmp_path}/file/sub"):
+        upcall.connect("box")
+
+
+def test_processes_in_different_folders_do_not_meet(
+    own_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(Proc("box", vcores=1)):
+        monkeypatch.setenv("UPCALL_DIR", str(tmp_path / "other"))
+        with pytest.raises(upcall.NoSuchProcess):
+            upcall.connect("box")
+        with running(Proc("box", vcores=1)):
+            assert (tmp_path / "other" / "box").is_dir()
+        monkeypatch.setenv("UPCALL_DIR", str(own_folder))
+
+
+# Modes and names
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_everything_belongs_to_its_user_alone(mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with running(Proc("box", vcores=2)):
+            path = folder() / "box"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+            kinds = {entry.name: entry.stat().st_mode for entry in path.iterdir()}
+            assert {stat.S_IMODE(mode) for mode in kinds.values()} == {0o600}
+            assert stat.S_ISREG(kinds.pop("segment"))
+            assert all(stat.S_ISFIFO(mode) for mode in kinds.values())
+    finally:
+        os.umask(before)
+
+
+def test_the_file_is_sparse() -> None:
+    with running(Proc("box", vcores=2, memory="1 GiB")):
+        found = (folder() / "box" / "segment").stat()
+        assert found.st_size > 1 << 30
+        assert found.st_blocks * 512 < 64 << 20
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../box", ".box", "-box", "b" * 64, "b\0x", "b x", "bøx"])
+def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    for use in (upcall.connect, Proc, open_segment, lambda name: create(name, Geometry.for_memory(1, 1 << 22))):
+        with pytest.raises(ValueError, match="process name"):
+            use(name)
+
+
+def test_the_segment_may_not_be_a_link(tmp_path: Path) -> None:
+    path = made()
+    shutil.move(path, tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SegmentError, match="segment of 'box'"):
+        upcall.connect("box")
+    with pytest.raises(SegmentError, match="segment of 'box'"):
+        Proc("box", vcores=1).start()
+    discard("box")
+
+
+@pytest.mark.parametrize("make", [lambda path: path.mkdir(), os.mkfifo], ids=["folder", "fifo"])
+def test_the_segment_must_be_a_file(make: Callable[[Path], object]) -> None:
+    (folder() / "box").mkdir()
+    make(folder() / "box" / "segment")
+    with pytest.raises(SegmentError, match="segment of 'box'"):
+        upcall.connect("box")
+    discard("box")
+
+
+def test_a_name_without_permission_is_an_error_that_says_so(lacks: Callable[[str], NoReturn], tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        lacks("root, to become somebody else")
+    path = made()
+    path.parent.chmod(0o755)
+    folder().chmod(0o755)
+    source = """
+        import os, sys
+        import upcall
+        os.setuid(65534)
+        try:
+            upcall.connect("box")
+        except upcall.SegmentError as error:
+            print(error)
+    """
+    with program(tmp_path, source) as process:
+        said = output(process)
+    folder().chmod(0o700)
+    assert "Permission denied" in said or "can be written by others" in said
+    discard("box")
+
+
+# Files that are no segment
+
+
+def refused(path: Path, content: bytes, *says: str) -> None:
+    """Every way in refuses a file of this content, saying why, and writes nothing."""
+    path.write_bytes(content)
+    for use in (upcall.connect, lambda name: Proc(name, vcores=1).start()):
+        with pytest.raises(SegmentError) as caught:
+            use("box")
+        for text in ("segment of 'box'", *says):
+            assert text in str(caught.value)
+        assert path.read_bytes() == content
+
+
+class Whole:
+    """A segment's file, and what is in it."""
+
+    def __init__(self) -> None:
+        self.path = made()
+        self.content = self.path.read_bytes()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.path, self.content))
+
+    def write(self, at: int, data: bytes) -> bytes:
+        """Writes these bytes into the good header; returns the header."""
+        header = self.content[:at] + data + self.content[at + len(data) : 4096]
+        with open(self.path, "r+b") as file:
+            file.write(header)
+        return header
+
+    def refused(self, header: bytes) -> str:
+        """What a sender is told. Nothing is written."""
+        with pytest.raises(SegmentError) as caught:
+            upcall.connect("box")
+        assert self.path.read_bytes() == header + self.content[4096:]
+        assert "segment of 'box'" in str(caught.value)
+        return str(caught.value)
+
+
+@pytest.fixture
+def whole() -> Iterator[Whole]:
+    yield Whole()
+    discard("box")
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 4095])
+def test_a_file_shorter_than_a_header_is_refused(size: int, whole: Whole) -> None:
+    path, content = whole
+    refused(path, content[:size], f"is too short: {size} bytes, a header has 4096")
+
+
+@pytest.mark.parametrize("cut", [1, 4096, 1 << 20])
+def test_a_file_shorter_than_its_header_says_is_refused(cut: int, whole: Whole) -> None:
+    path, content = whole
+    size = len(content)
+    refused(path, content[: size - cut], f"is too short: {size - cut} bytes, its header says {size}")
+
+
+@pytest.mark.parametrize("start", [b"\x7fELF\x02\x01\x01\x00", b"\0" * 8, b"UPCALL\n\n", b"upcall\r\n"])
+def test_a_file_that_is_not_ours_is_refused(start: bytes, whole: Whole) -> None:
+    path, content = whole
+    refused(path, start + content[8:], f"is not an upcall segment: it starts with {start!r}")
+
+
+@pytest.mark.parametrize("abi", [0, 2, 1 << 31])
+def test_a_segment_of_another_version_is_refused(abi: int, whole: Whole) -> None:
+    path, content = whole
+    refused(path, content[:8] + struct.pack("I", abi) + content[12:], f"has format {abi}, this upcall knows 1")
+
+
+FIELDS = {
+    "header": const.HDR_BYTES,
+    "max_vcores": const.HDR_MAX_VCORES,
+    "max_queues": const.HDR_MAX_QUEUES,
+    "max_types": const.HDR_MAX_TYPES,
+    "max_slots": const.HDR_MAX_SLOTS,
+    "page_slots": const.HDR_PAGE_SLOTS,
+    "nr_pages": const.HDR_NR_PAGES,
+    "nr_spans": const.HDR_NR_SPANS,
+}
+
+
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(name=st.sampled_from(sorted(FIELDS)), value=st.integers(0, 2**32 - 1) | st.integers(0, 2000))
+def test_every_number_of_the_header_is_checked(name: str, value: int, whole: Whole) -> None:
+    data = struct.pack("I", value)
+    header = whole.write(FIELDS[name], data)
+    if header == whole.content[:4096]:
+        return
+    said = whole.refused(header)
+    assert str(value) in said or str(len(whole.content)) in said
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_number_of_the_header_that_is_wrong_by_one_is_noticed(name: str, by: int, whole: Whole) -> None:
+    good = struct.unpack_from("I", whole.content, FIELDS[name])[0]
+    assert "segment of 'box'" in whole.refused(whole.write(FIELDS[name], struct.pack("I", good + by)))
+
+
+@FUZZ
+@given(size=st.integers(0, 2**64 - 1) | st.integers(0, 1 << 24))
+def test_the_files_size_in_the_header_is_checked(size: int, whole: Whole) -> None:
+    header = whole.write(const.HDR_FILE_SIZE, struct.pack("Q", size))
+    if size != len(whole.content):
+        assert str(size) in whole.refused(header)
+
+
+@FUZZ
+@given(start=st.binary(min_size=64, max_size=64), keep=st.sampled_from([0, 8, 12, 16, 24]))
+def test_a_header_of_anything_is_refused(start: bytes, keep: int, whole: Whole) -> None:
+    whole.refused(whole.write(keep, start[keep:]))
+
+
+def test_a_longer_file_is_still_good(whole: Whole) -> None:
+    path, content = whole
+    path.write_bytes(content + bytes(4096))
+    upcall.connect("box").close()
+
+
+def test_a_segment_removed_under_a_sender_stays_good_for_it() -> None:
+    path = made()
+    with upcall.connect("box") as remote:
+        path.unlink()
+        remote.queue("orders").send("order")
+    discard("box")
+
+
+def test_creating_a_segment_that_is_there_changes_nothing() -> None:
+    path = made()
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError):
+        create("box", Geometry.for_memory(1, 1 << 22))
+    assert path.read_bytes() == before
+    assert not [entry for entry in path.parent.iterdir() if entry.name.startswith("draft")]
+    discard("box")
+
+
+def test_a_created_segment_can_be_opened_and_removed() -> None:
+    segment = create("box", Geometry.for_memory(3, 1 << 22))
+    other = open_segment("box")
+    assert other.geometry == segment.geometry
+    assert not other.is_attended()
+    other.close()
+    remove(segment)
+    segment.close()
+    assert not (folder() / "box").exists()
+
+
+# A full file system
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: Callable[[str], NoReturn]) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "none", str(path)]
+    if os.getuid() != 0 or shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        lacks("the right to mount a small file system")
+    monkeypatch.setenv("UPCALL_DIR", str(path))
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+FILL = """
+    import sys
+    import upcall
+    size = int(sys.argv[1])
+    with upcall.connect("box") as remote:
+        orders = remote.queue("orders")
+        for round in range(3):
+            sent = 0
+            try:
+                while True:
+                    orders.send("order", bytes(size))
+                    sent += 1
+            except upcall.MailboxFull:
+                print(sent)
+"""
+
+
+@pytest.mark.parametrize("size", [0, 80, 500, 5_000, 60_000, 300_000])
+def test_a_full_file_system_is_a_full_mailbox_and_no_crash(size: int, small: Path, tmp_path: Path) -> None:
+    def define() -> Proc:
+        proc = Proc("box", vcores=1, memory="32 MiB")
+        proc.queue("orders", on_full="raise")
+        proc.on("order")(lambda ev: bytes(ev.payload))
+        return proc
+
+    abandon(define())
+    with program(tmp_path, FILL, size) as process:
+        said = output(process).split()
+        assert process.returncode == 0, said
+    first, *rest = map(int, said)
+    assert first > 0
+    assert rest == [0, 0]
+    with running(define()) as proc:
+        assert proc.drain(LONG_S) == []
+        with program(tmp_path, FILL, size) as process:
+            assert output(process)
+            assert process.returncode == 0
+        assert proc.drain(LONG_S) == []
+
+
+def test_a_file_system_filled_by_others_is_a_full_mailbox_until_there_is_room(small: Path, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1, memory="32 MiB")
+    queue = proc.queue("orders", on_full="raise")
+    proc.on("order")(lambda ev: bytes(ev.payload))
+    with running(proc):
+        with contextlib.suppress(OSError), open(small / "filler", "wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        with pytest.raises(upcall.MailboxFull):
+            queue.send("order", bytes(1 << 20))
+        (small / "filler").unlink()
+        queue.send("order", bytes(1 << 20))
+
+
+def test_a_start_on_a_file_system_that_is_too_small_says_so_and_leaves_nothing(small: Path) -> None:
+    with pytest.raises(SegmentError, match=f"no room for the segment of 'box' in {small}"):
+        Proc("box", vcores=1, memory="1 GiB").start()
+    assert list(small.iterdir()) == []
+
+
+# Hostile bytes
+
+SENDER = """
+    import faulthandler, sys
+    import upcall
+    faulthandler.enable()
+    with upcall.connect("box") as remote:
+        queues = [remote.queue(name) for name in ("orders", "bits", "spam")]
+        vcores = [remote.vcore(v) for v in (0, 1)]
+        for queue in queues:
+            queue.send("order")
+        print("ready", flush=True)
+        errors = set()
+        for i in range(1500):
+            payload = bytes((0, 80, 300, 5000, 70000)[i % 5])
+            for send in (
+                lambda: queues[0].send("order", payload, arg1=1),
+                lambda: queues[0].send_many("order", [payload] * 3),
+                lambda: queues[1].send("order"),
+                lambda: queues[2].send("order", payload[:80]),
+                lambda: vcores[i % 2].send("order", payload, private=bool(i % 3)),
+                lambda: remote.signal(1),
+            ):
+                try:
+                    send()
+                except upcall.UpcallError as error:
+                    errors.add(type(error).__name__)
+        print("done", *sorted(errors))
+"""
+REGIONS = {
+    "procinfo": lambda seg: (seg.procinfo, const.PROCINFO_SIZE),
+    "vcoremap": lambda seg: (seg.vcoremap, seg.max_vcores * 8),
+    "vcpds": lambda seg: (seg.vcpds, seg.max_vcores * const.VCPD_STRIDE),
+    "queues": lambda seg: (seg.queues, 3 * const.EVQ_STRIDE),
+    "mailboxes": lambda seg: (seg.mboxes, seg.nr_mboxes * const.MBOX_STRIDE),
+    "types": lambda seg: (seg.types, seg.max_types * const.NAME_BYTES),
+    "bitmap": lambda seg: (seg.bitmap, (seg.nr_pages + 63) // 64 * 8),
+    "spans": lambda seg: (seg.spans, seg.nr_spans * const.SPAN_STRIDE),
+    "pages": lambda seg: (seg.pages, 8 * seg.page_size),
+    "slots": lambda seg: (seg.slots, 16 * const.SLOT_STRIDE),
+}
+
+
+def hostile_word(rng: random.Random) -> bytes:
+    """Eight bytes that somebody could have thought of: small, huge, a plausible word with other owners, or anything."""
+    value = rng.choice(
+        [
+            rng.randrange(16),
+            (1 << 64) - 1 - rng.randrange(16),
+            rng.getrandbits(64),
+            rng.randrange(8) | rng.randrange(4) << 8 | rng.getrandbits(32) << 32,
+            rng.randrange(1, 70) | rng.randrange(300) << 20 | rng.randrange(3) << 32,
+        ]
+    )
+    return struct.pack("Q", value)
+
+
+@pytest.mark.parametrize("region", sorted(REGIONS))
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_bytes_in_the_segment_crash_or_hang_a_sender(region: str, seed: int, tmp_path: Path) -> None:
+    rng = random.Random(f"{region} {seed}")
+    path = made()
+    segment = open_segment("box")
+    start, size = REGIONS[region](segment.seg)
+    with program(tmp_path, SENDER) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with open(path, "r+b", buffering=0) as file:
+            while process.poll() is None:
+                os.pwrite(file.fileno(), hostile_word(rng), start + rng.randrange(size // 8) * 8)
+                if rng.randrange(3000) == 0 and seed == 2:
+                    os.pwrite(file.fileno(), rng.randbytes(size), start)
+        said = output(process)
+        assert process.returncode == 0, said
+        assert said.startswith("done")
+    segment.close()
+    discard("box")
