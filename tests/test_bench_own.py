@@ -19,10 +19,10 @@ from click.testing import CliRunner
 
 from upcall.bench import own, run
 from upcall.bench.bars import BARS, verdicts
-from upcall.bench.command import bench
 from upcall.bench.measure import Placing
 from upcall.bench.own.running import new_proc, started
 from upcall.bench.sample import ROWS, Sample
+from upcall.cli.bench import bench
 from upcall.host.segment import folder
 
 TINY = 0.001
@@ -151,7 +151,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known(option: str, what: str
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path, upcall_dir: Path) -> None:
-    program = "from upcall.bench.command import bench; bench()"
+    program = "from upcall.cli.bench import bench; bench()"
     running = subprocess.Popen(
         [sys.executable, "-c", program, "--rows", "idle-cpu,send-bit", "--systems", "upcall"],
         stdout=subprocess.PIPE,

@@ -499,3 +499,59 @@ def test_no_bytes_in_the_segment_crash_or_hang_a_sender(region: str, seed: int, 
         assert said.startswith("done")
     segment.close()
     discard("box")
+
+
+HEIR = """
+    import faulthandler, logging, sys
+    import upcall
+
+    faulthandler.enable()
+    logging.getLogger("upcall").addHandler(logging.NullHandler())
+    proc = upcall.Proc("box", vcores=2, memory="4 MiB", host="thread")
+    orders = proc.queue("orders", on_full="raise")
+    proc.queue("bits", flags=upcall.EventFlag.NOMSG | upcall.EventFlag.INDIR | upcall.EventFlag.FALLBACK)
+    proc.queue("spam", flags=upcall.EventFlag.SPAM_PUBLIC)
+
+    @proc.on("order")
+    def order(ev):
+        (bytes(ev.payload), repr(ev))
+
+    try:
+        proc.start()
+    except upcall.UpcallError as error:
+        sys.exit(print("refused", type(error).__name__))
+    for i in range(200):
+        try:
+            orders.send("order", bytes(7 * i))
+        except upcall.UpcallError:
+            pass
+    try:
+        proc.drain(0.1)
+    except TimeoutError:
+        pass
+    proc.stop("now", timeout=10)
+    print("ran")
+"""
+
+
+@pytest.mark.parametrize("region", sorted(REGIONS))
+@pytest.mark.parametrize("writes", [1, 20, 1000])
+def test_no_bytes_that_were_left_crash_or_hang_the_next_start(region: str, writes: int, tmp_path: Path) -> None:
+    """The vcores are threads of the program, so that a crash of one is its end."""
+    rng = random.Random(f"{region} {writes}")
+    path = made()
+    with upcall.connect("box") as remote:
+        start, size = REGIONS[region](remote.handle().segment.seg)
+        for i in range(30):
+            remote.queue("orders").send("order", bytes(50 * i))
+            remote.queue("bits").send("order")
+            remote.queue("spam").send("order")
+            remote.vcore(i % 2).send("order", bytes(9 * i), private=bool(i % 3))
+    with open(path, "r+b", buffering=0) as file:
+        for _ in range(writes):
+            os.pwrite(file.fileno(), hostile_word(rng), start + rng.randrange(size // 8) * 8)
+    with program(tmp_path, HEIR) as process:
+        said = output(process)
+        assert process.returncode == 0, said
+    assert said.split()[0] in ("ran", "refused")
+    discard("box")

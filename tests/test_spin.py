@@ -40,4 +40,4 @@ def test_a_message_whose_sender_was_in_between_ends_the_spinning(bench: Bench) -
     assert not spins(bench, vc, watches, n)
     assert bench.spin_module.watch(vc, watches) == const.NO_VCORE
     bench.run(vc)
-    assert vc.args() == [1, 2]
+    assert vc.args == [1, 2]

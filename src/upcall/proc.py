@@ -34,8 +34,8 @@ class Proc(Doors):
     """A process with several vcores that any other process may send events to. A definition: it creates nothing until
     `run` or `start`.
 
-    `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` at most so many of them run
-    at once (None: all); `memory` for messages and payloads, sparse until used; `host` "process" (a worker process per
+    `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` about so many of them run
+    at once (None: all; senders that wake at the same moment may exceed it); `memory` for messages and payloads, sparse until used; `host` "process" (a worker process per
     vcore) or "thread"; `spin_us` how long a vcore with nothing to do goes on looking before it sleeps (microseconds; the
     default is 0 on one core); `preempt_after_ms` how long a vcore may sit on pending mail before others take it over;
     `stop` what a stop does with waiting events: "drain" them, or leave them in the segment ("now"); `start_method` "fork"
@@ -159,7 +159,8 @@ class Proc(Doors):
         return self._register(type, queue, max)
 
     def main(self, function: M) -> M:
-        """Registers user code that every vcore runs, in uthread context, when it starts."""
+        """Registers user code that every vcore runs, in uthread context, when it starts. Handlers may run before it and
+        on top of it: what they need must be there already."""
         self._must_not_run("main")
         if not callable(function):
             raise TypeError(f"main {function!r} must be callable with no arguments")

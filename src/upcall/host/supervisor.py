@@ -300,8 +300,14 @@ def run_here(proc: Program) -> None:
         return
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(f"Proc.run of {proc.name!r} handles signals: call it in the main thread, or use start()")
-    supervisor = Supervisor(proc)
-    former = {number: signal.signal(number, supervisor.on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal that comes while the segment is made waits until there is somebody to clean up.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        supervisor = Supervisor(proc)
+        former = {number: signal.signal(number, supervisor.on_signal) for number in numbers}
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         supervisor.run()
     finally:
