@@ -35,10 +35,11 @@ class Proc(Doors):
     `run` or `start`.
 
     `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` about so many of them run
-    at once (None: all; senders that wake at the same moment may exceed it); `memory` for messages and payloads, sparse until used; `host` "process" (a worker process per
-    vcore) or "thread"; `spin_us` how long a vcore with nothing to do goes on looking before it sleeps (microseconds; the
-    default is 0 on one core); `preempt_after_ms` how long a vcore may sit on pending mail before others take it over;
-    `stop` what a stop does with waiting events: "drain" them, or leave them in the segment ("now"); `start_method` "fork"
+    at once (None: all; senders that wake at the same moment may exceed it); `memory` for messages and payloads, sparse
+    until used; `host` "process" (a worker process per vcore) or "thread"; `spin_us` how long a vcore with nothing to do
+    goes on looking before it sleeps (microseconds; the default is 0 on one core); `preempt_after_ms` how long a vcore may
+    sit on pending mail before others take it over (not yet: see docs/contract.md); `stop` what a stop does with waiting
+    events: "drain" them, or leave them in the segment ("now"); `start_method` "fork"
     or "spawn" (the program's module is imported anew by each worker).
     """
 
