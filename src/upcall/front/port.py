@@ -43,7 +43,7 @@ class Attachment:
     def __init__(self, s: Seg, buffer: object, file: int, probe: int, folder: int):
         self.s = s
         self.mapping = bind(s, buffer)
-        self.world = world_new(file, probe, folder, s.max_vcores)
+        self.world = world_new(s.mem, file, probe, folder, s.max_vcores)
         if self.world == cython.NULL:
             raise MemoryError
         s.world = self.world

@@ -46,7 +46,7 @@ cdef extern from "upcall_machine.h" nogil:
     uint64_t futex_wake "up_futex_wake"(mem_t m, uint64_t o, uint64_t n)
     uint64_t now_ns "up_now_ns"()
     void pause "up_pause"()
-    world_t world_new "up_world_new"(int file, int probe, int dir, uint32_t nfifos)
+    world_t world_new "up_world_new"(mem_t base, int file, int probe, int dir, uint32_t nfifos)
     void world_free "up_world_free"(world_t w)
     bint alive "up_alive"(world_t w, uint64_t slot)
     int grow "up_grow"(world_t w, uint64_t o, uint64_t n)

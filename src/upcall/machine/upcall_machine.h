@@ -141,12 +141,13 @@ typedef struct up_world {
     int file;       /* the segment, for growing the pool */
     int probe;      /* a second open of it: asking for the locks of others, our own included */
     int dir;        /* the segment's directory, for the vcores' FIFOs */
+    mem_t base;     /* the mapping: where new pages are made present as well as real */
     uint32_t nfifos;
     int *fifos;     /* write ends, opened at first use; -1: not yet */
 } up_world;
 typedef up_world *world_t;
 
-static inline world_t up_world_new(int file, int probe, int dir, uint32_t nfifos)
+static inline world_t up_world_new(mem_t base, int file, int probe, int dir, uint32_t nfifos)
 {
     world_t w = (world_t)calloc(1, sizeof *w);
     if (!w)
@@ -156,6 +157,7 @@ static inline world_t up_world_new(int file, int probe, int dir, uint32_t nfifos
         free(w);
         return NULL;
     }
+    w->base = base;
     w->file = file;
     w->probe = probe;
     w->dir = dir;
@@ -202,6 +204,10 @@ static inline int up_grow(world_t w, uint64_t o, uint64_t n)
     do
         rc = posix_fallocate(w->file, (off_t)o, (off_t)n);
     while (rc == EINTR);
+#ifdef MADV_POPULATE_WRITE
+    if (rc == 0 && w->base)
+        madvise(w->base + o, n, MADV_POPULATE_WRITE); /* one call for a fault per 4 KiB; an older kernel refuses: no harm */
+#endif
     return rc;
 }
 
