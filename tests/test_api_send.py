@@ -985,9 +985,8 @@ def test_a_process_that_never_comes_back_takes_events_until_memory_ends(notes: N
 # Order and number
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_events_of_one_sender_are_taken_in_the_order_sent(count: int, notes: Notes) -> None:
-    proc = Proc("box", vcores=count, cores=1)
+def test_events_of_one_sender_are_taken_in_the_order_sent(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)  # more could take in order and yet write their notes in another
     proc.queue("orders")
     proc.on_batch("order", max=64)(lambda events: notes([(ev.arg1, ev.arg2) for ev in events]))
 
