@@ -14,7 +14,7 @@ from ..kern.proc cimport is_running, vc_state
 from ..parlib.mbox cimport Cursor, put_done, take
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
-    VCore, after_handler, before_handler, cursor_of, handle_bits, poll_queue, vcore_entry, vcore_yield
+    VCore, after_handler, before_handler, cursor_of, handle_bits, poll_queue, vcore_entry, vcore_yield, work
 )
 from .event cimport Event, EventBatch, fill_event, read_event
 
@@ -41,5 +41,6 @@ cdef class Dispatcher(VCore):
     cdef int run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev) except -1
     cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1
     cpdef int run_thread(self, uint64_t queue) except -1
+    cpdef int turn(self) except -1
     cpdef bint idle(self) except -1
     cpdef int sleep(self) except -1

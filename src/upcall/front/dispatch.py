@@ -207,6 +207,16 @@ class Dispatcher(VCore):
             return 1
         return handle_bits(self, cur)
 
+    def turn(self):
+        """The vcore's loop, as far as it is compiled: works, looks a while longer, sleeps, until a stop. For a vcore whose
+        queues all run in vcore context."""
+        s = self.s
+        while not self.leaving and ld32(s.mem, s.procinfo + PI_STOP) == 0:
+            if work(self) == 0:
+                self.idle()
+            PyErr_CheckSignals()
+        return 0
+
     def idle(self):
         """Nothing to do: looks a bounded while, then yields and sleeps. True when there is something to do, a core was
         given back, or a signal came in; the caller looks whether to stop."""

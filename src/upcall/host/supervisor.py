@@ -225,7 +225,10 @@ class Supervisor:
                     self.fork(worker)
 
     def _online(self, worker: Worker) -> bool:
-        return bool(self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST) or worker.deaths > 0
+        """Whether this worker hosts its vcore and has said so; one that died at its start does not hold the others back."""
+        there = self.segment.u32(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_PID) == worker.pid
+        hosted = self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST
+        return (there and hosted) or worker.deaths > 0
 
     def _stop(self) -> None:
         """Tells every worker to stop, and wakes them all; a second request kills them."""

@@ -149,11 +149,13 @@ class VCoreHost:
         fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
 
     def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """INTERRUPT: in user code, enter vcore context on top of it."""
-        self._empty_fifo()
+        """INTERRUPT: in user code, enter vcore context on top of it. The news first, the book-keeping then."""
         if self.dispatcher.in_vcore_context:
-            return  # the loop looks at notif_pending by itself before it leaves
+            self._empty_fifo()  # the loop looks at notif_pending by itself before it leaves
+            return
         parlib.disable_notifs(self.dispatcher)
+        parlib.work(self.dispatcher)
+        self._empty_fifo()
         bump = vcpd_at(self.seg, self.vcoreid) + const.VCPD_NOTIFS
         self.segment.put_u64(bump, self.segment.u64(bump) + 1)
         self._vcore_context()
@@ -227,6 +229,9 @@ class VCoreHost:
             stop = self.stopping()
             if stop == const.STOP_NOW or self.dispatcher.leaving:
                 return
+            if not stop and not self.dispatcher.threads:
+                self.dispatcher.turn()
+                continue
             found = parlib.work(self.dispatcher)
             if self.dispatcher.threads:
                 found += self.run_threads()
