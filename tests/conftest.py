@@ -35,6 +35,8 @@ def upcall_dir() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="upcall-test-", dir="/dev/shm"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UPCALL_DIR", str(folder))
+        # Unbuffered, a line and its end are two writes, and lines of two workers run together.
+        patch.delenv("PYTHONUNBUFFERED", raising=False)
         yield folder
     shutil.rmtree(folder)
 

@@ -186,7 +186,11 @@ class Supervisor:
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """SIGINT, SIGTERM: stop; a second one: at once."""
         self.signals += 1
-        self.stop_as = const.STOP_DRAIN if self.proc.definition.stop == "drain" else const.STOP_NOW
+        self.request_stop(self.proc.definition.stop)
+
+    def request_stop(self, stop: str) -> None:
+        """Stops in this manner, "drain" or "now". May be asked for again: the last manner counts."""
+        self.stop_as = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
         os.eventfd_write(self.wake, 1)
 
     def run(self) -> None:
@@ -386,9 +390,8 @@ def _supervise(proc: Program, pipe: int) -> int:
         return 1
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        proc.definition.stop = "drain" if signum == signal.SIGTERM else "now"
-        supervisor.signals = 0
-        supervisor.on_signal(signum, frame)
+        # Not counted: here a second one is a stop() that is asked again, and may come while the first is at this line.
+        supervisor.request_stop("drain" if signum == signal.SIGTERM else "now")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
