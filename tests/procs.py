@@ -123,7 +123,7 @@ def abandon(proc: upcall.Proc) -> None:
     os.kill(proc._running.pid, signal.SIGKILL)
     proc.stop(timeout=LONG_S)
     for vcore in vcore_info(proc.name).values():
-        if vcore.alive:
+        if vcore.alive and vcore.pid:  # hosted, but not yet with a number: 0 would be our own group
             with contextlib.suppress(ProcessLookupError):
                 os.kill(vcore.pid, signal.SIGKILL)
     until(lambda: not any(vcore.alive for vcore in vcore_info(proc.name).values()), "the end of the workers")

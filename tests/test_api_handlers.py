@@ -654,9 +654,10 @@ def test_a_main_that_fails_is_logged_and_its_vcore_works_on(notes: Notes, tmp_pa
         raise KeyError("mine")
 
     with log_to(tmp_path / "log") as log, running(proc):
+        until(lambda: "box/vcore 0: main failed" in log.read_text(), "the log")
         queue.send("order", arg1=1)
     assert notes.read() == [[1]]
-    assert "box/vcore 0: main failed" in log.read_text()
+    assert "KeyError: 'mine'" in log.read_text()
 
 
 @pytest.mark.parametrize("stop", ["drain", "now"])

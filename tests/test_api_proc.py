@@ -628,8 +628,11 @@ def test_killing_workers_while_events_flow_loses_none(notes: Notes) -> None:
         for i in range(total):
             queue.send("order", arg1=i)
             if i % (total // kills) == total // kills // 2:
-                until(lambda: any(v.alive and v.pid not in victims for v in vcores("box").values()), "a living worker")
-                alive = [v for v in vcores("box").values() if v.alive and v.pid not in victims]
+                until(
+                    lambda: any(v.alive and v.pid and v.pid not in victims for v in vcores("box").values()),
+                    "a living worker",
+                )
+                alive = [v for v in vcores("box").values() if v.alive and v.pid and v.pid not in victims]
                 victim = alive[i % len(alive)].pid
                 victims.add(victim)
                 os.kill(victim, signal.SIGKILL)
