@@ -109,6 +109,15 @@ def test_the_best_peer_with_a_message_may_be_a_tenth_faster() -> None:
     assert [(v.peer, v.met) for v in found] == [(None, True), ("pipe", False)]
 
 
+def test_passes_are_merged_by_their_medians() -> None:
+    values = [(30.0, 90.0), (10.0, 50.0), (math.nan, None), (20.0, 70.0)]
+    passes = [Sample("send-bit", "x", "ns", a, b, 5, "cpu0", "") for a, b in values]
+    found = run.merged(passes)
+    assert (found.median, found.p99, found.runs) == (20.0, 70.0, 15)
+    failed = run.merged([passes[2]])
+    assert not failed.measured
+
+
 # ---- the command --------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ..cli.show import console, print_json, table
 from . import own, peers
 from .bars import Verdict, ratio, verdicts
+from .measure import median
 from .own.running import NAME
 from .sample import ROWS, Sample, System
 
@@ -59,17 +60,45 @@ def known(what: str, names: Sequence[str], all_of: Mapping[str, object]) -> list
 
 
 def measure(rows: Iterable[str], names: Sequence[str], scale: float) -> Iterator[Sample]:
-    """The samples, row by row, upcall first."""
+    """The samples, row by row, upcall first; in a row the systems take turns, `passes_for` times."""
     here = []
     for name in names:
         if why := systems()[name].available():
             print(f"left out: {name}: {why}", file=sys.stderr)
         else:
             here.append(systems()[name])
+    passes = passes_for(scale)
     jobs = [(row, system) for row in rows for system in here if row in system.rows()]
-    for number, (row, system) in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {row}: {system.name}", file=sys.stderr, flush=True)
-        yield system.rows()[row](scale)
+    done = 0
+    for row in rows:
+        taken: dict[str, list[Sample]] = {system.name: [] for system in here if row in system.rows()}
+        for _ in range(passes):
+            for name, samples in taken.items():
+                done += 1
+                print(f"[{done}/{passes * len(jobs)}] {row}: {name}", file=sys.stderr, flush=True)
+                samples.append(systems()[name].rows()[row](scale))
+        yield from (merged(samples) for samples in taken.values())
+
+
+def passes_for(scale: float) -> int:
+    """How often all systems take turns in a row. A machine that others share changes its pace within seconds: in turns,
+    all of them see the same of it."""
+    return 3 if scale >= 0.5 else 1
+
+
+def merged(samples: Sequence[Sample]) -> Sample:
+    """One sample of a system's passes: the median of their medians and that of their p99. Passes without a value do not
+    count, unless all are without."""
+    good = [sample for sample in samples if sample.measured]
+    if not good:
+        return samples[-1]
+    high = [sample.p99 for sample in good if sample.p99 is not None]
+    return dataclasses.replace(
+        good[-1],
+        median=median(sample.median for sample in good),
+        p99=median(high) if high else None,
+        runs=sum(sample.runs for sample in good),
+    )
 
 
 def _report(samples: Sequence[Sample], scale: float, as_json: bool) -> None:
