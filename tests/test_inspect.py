@@ -173,7 +173,7 @@ def test_an_attended_segment_is_never_cleaned(gated: tuple[upcall.Proc, Callable
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "too short"), (bytes(8192), "not an upcall segment"), (files.MAGIC + b"\2" + bytes(8192), "format 2")],
+    [(b"", "too short"), (bytes(8192), "not an upcall segment"), (files.MAGIC + b"\1" + bytes(8192), "format 1,")],
 )
 def test_a_file_that_is_no_segment(upcall_dir: Path, content: bytes, says: str) -> None:
     (upcall_dir / "odd").mkdir()

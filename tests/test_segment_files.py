@@ -257,10 +257,12 @@ def test_a_file_that_is_not_ours_is_refused(start: bytes, whole: Whole) -> None:
     refused(path, start + content[8:], f"is not an upcall segment: it starts with {start!r}")
 
 
-@pytest.mark.parametrize("abi", [0, 2, 1 << 31])
+@pytest.mark.parametrize("abi", [0, const.ABI - 1, const.ABI + 1, 1 << 31])
 def test_a_segment_of_another_version_is_refused(abi: int, whole: Whole) -> None:
     path, content = whole
-    refused(path, content[:8] + struct.pack("I", abi) + content[12:], f"has format {abi}, this upcall knows 1")
+    refused(
+        path, content[:8] + struct.pack("I", abi) + content[12:], f"has format {abi}, this upcall knows {const.ABI}"
+    )
 
 
 FIELDS = {

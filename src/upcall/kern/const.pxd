@@ -31,6 +31,7 @@ cdef enum:
     BAD_MAILBOX = 6
     BAD_TYPE = 7
     CORRUPT = 8         # the segment holds what no protocol step writes
+    ABSENT = 9          # no such dead letter any more: somebody else was quicker
 
     # ---- limits ---------------------------------------------------------------------------------------------------
     MAX_VCORES = 1024
@@ -65,7 +66,7 @@ cdef enum:
     HDR_CREATION = 56   # a random number: tells this segment from a later one of the same name
     HDR_NAME = 64
     HEADER_SIZE = 4096
-    ABI = 1
+    ABI = 2
 
     # ---- attach slot ----------------------------------------------------------------------------------------------
     SLOT_STRIDE = 128
@@ -101,6 +102,7 @@ cdef enum:
     PI_SPANS_REAL = 264
     PI_POOL_ROOM = 272  # u32 futex: raised when a page or block is freed while somebody waits
     PI_POOL_WAITERS = 276
+    PI_WANT_ROOM = 280  # u32 not 0: a vcore holds a message that there was no room to make a dead letter
     PI_SUPERVISOR = 320 # u64 name of the watcher
     PI_SUPERVISOR_PID = 328
     PI_KERNEL_EVTS = 384 # u32[MAX_NR_EVENT]: queue number + 1
@@ -147,6 +149,8 @@ cdef enum:
     VCPD_DROPPED = 328
     VCPD_RESTARTS = 336
     VCPD_BIT = 344      # u64 mailbox + 1:32 << 32 | event type: the bit whose handler runs; 0: none
+    VCPD_DEAD = 352     # counters again
+    VCPD_REPORTED = 360
     VC_K_LOCK = 1
     VC_PREEMPTED_FLAG = 2
     VC_CAN_RCV_MSG = 4
@@ -161,6 +165,8 @@ cdef enum:
     EVQ_MBOX = 8        # u32 mailbox number + 1; 0: a vcore's
     EVQ_USED = 12       # u32 1: this queue exists
     EVQ_ON_FULL = 16
+    EVQ_ON_DEATH = 20
+    EVQ_MAX_REDELIVERIES = 24
     EVQ_ALERT = 64      # u64 alert_pending: state:4 | name:32 << 32
     EVQ_NAME = 128
     ALERT_NONE = 0
@@ -170,6 +176,11 @@ cdef enum:
     ON_FULL_BLOCK = 0
     ON_FULL_RAISE = 1
     ON_FULL_BIT = 2
+    ON_DEATH_REDELIVER = 0
+    ON_DEATH_DEAD_LETTER = 1
+    ON_DEATH_REPORT = 2
+    REDELIVERIES_USUAL = 3 # of mail to a vcore, which no queue says anything about
+    REDELIVERIES_MAX = 14 # the slot word's counter has four bits
 
     # ---- mailbox --------------------------------------------------------------------------------------------------
     MBOX_STRIDE = 512
@@ -199,6 +210,7 @@ cdef enum:
     SL_ARG4 = 24
     SL_LEN = 32         # u32 payload bytes
     SL_QUEUE = 36       # u16 queue number + 1
+    SL_FROM = 38        # u16 of a dead letter: the mailbox that it was taken from + 1
     SL_BLOCK = 40       # u64 block reference when SL_LEN > INLINE_MAX, else the first inline bytes
     SL_INLINE = 40
     INLINE_MAX = 88

@@ -37,6 +37,7 @@ cpdef uint64_t vcpd_at(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t map_at(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t evq_at(Seg s, uint64_t queue) noexcept nogil
 cpdef uint64_t mbox_at(Seg s, uint64_t mbox) noexcept nogil
+cpdef uint64_t dead_mbox(Seg s) noexcept nogil
 cpdef uint64_t slot_record_at(Seg s, uint64_t slot) noexcept nogil
 cpdef uint64_t page_at(Seg s, uint64_t page) noexcept nogil
 cpdef uint64_t span_at(Seg s, uint64_t span) noexcept nogil

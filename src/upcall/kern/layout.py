@@ -84,7 +84,7 @@ class Seg:
         self.page_slots = page_slots
         self.nr_pages = nr_pages
         self.nr_spans = nr_spans
-        self.nr_mboxes = 2 * max_vcores + max_queues
+        self.nr_mboxes = 2 * max_vcores + max_queues + 1
         self.page_size = PAGE_HEADER + page_slots * SLOT_SIZE
         at = HEADER_SIZE
         self.slots = at
@@ -147,6 +147,11 @@ def evq_at(s: Seg, queue: int) -> int:
 
 def mbox_at(s: Seg, mbox: int) -> int:
     return s.mboxes + mbox * MBOX_STRIDE
+
+
+def dead_mbox(s: Seg) -> int:
+    """The number of the mailbox for dead letters, the last one. No vcore looks at it."""
+    return s.nr_mboxes - 1
 
 
 def slot_record_at(s: Seg, slot: int) -> int:
