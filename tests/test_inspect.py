@@ -18,6 +18,7 @@ from upcall import inspect
 from upcall.host import segment as files
 from upcall.kern import const
 from upcall.kern.layout import mbox_at, page_at
+from upcall.kern.proc import host_vcore
 
 SMALL = files.Geometry(2, max_queues=4, max_types=40, max_slots=4, page_slots=7, nr_pages=6, nr_spans=2)
 
@@ -103,6 +104,28 @@ def test_events_of_a_queue_without_a_mailbox_are_found_in_the_vcores(
         let(2)
         proc.drain(30)
         assert inspect.snapshot("gated").waiting == 0
+
+
+def test_a_vcores_pid_is_its_hosts_or_none() -> None:
+    """Never a former host's, and never 0: a pid is given to `kill`. The pid was a word of its own, written by the host
+    after it had come online."""
+    made = files.create("made", SMALL)
+    try:
+        made.put_u64(made.seg.procinfo + const.PI_NUM_VCORES, 1)
+        seg = made.attach(const.ROLE_VCORE)
+        assert _hosts("made") == [(None, False)]
+        assert host_vcore(seg, 0)
+        assert _hosts("made") == [(os.getpid(), True)]
+        made.detach(seg)
+        made.attach(const.ROLE_SENDER)  # whose pid would be wrong
+        assert _hosts("made") == [(None, False)]
+    finally:
+        files.remove(made)
+        made.close()
+
+
+def _hosts(name: str) -> list[tuple[int | None, bool]]:
+    return [(vcore.pid, vcore.alive) for vcore in inspect.snapshot(name).vcores]
 
 
 def test_json_is_plain(gated: tuple[upcall.Proc, Callable[[int], None]]) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from ..errors import NameInUse, SegmentError, UpcallError
 from ..front import port
 from ..kern import const
-from ..kern.layout import map_at, vcpd_at
+from ..kern.layout import map_at, slot_record_at, vcpd_at
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, recover_vcore
@@ -229,10 +229,12 @@ class Supervisor:
                     self.fork(worker)
 
     def _online(self, worker: Worker) -> bool:
-        """Whether this worker hosts its vcore and has said so; one that died at its start does not hold the others back."""
-        there = self.segment.u32(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_PID) == worker.pid
+        """Whether this worker hosts its vcore, so that everybody can tell its pid; one that died at its start does not
+        hold the others back."""
+        host = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
+        pid = self.segment.u32(slot_record_at(self.seg, host & const.SLOT_MASK) + const.AS_PID)
         hosted = self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST
-        return (there and hosted) or worker.deaths > 0
+        return (hosted and host != 0 and pid == worker.pid) or worker.deaths > 0
 
     def _stop(self) -> None:
         """Tells every worker to stop, and wakes them all; a second request kills them."""

@@ -131,9 +131,6 @@ class VCoreHost:
         parlib.disable_notifs(self.dispatcher)
         if not host_vcore(self.seg, self.vcoreid):
             raise RuntimeError(f"vcore {self.vcoreid} of {self.segment.name!r} is hosted by another living process")
-        at = vcpd_at(self.seg, self.vcoreid)
-        self.segment.put_u32(at + const.VCPD_PID, os.getpid())
-        self.segment.put_u32(at + const.VCPD_TID, threading.get_native_id())
         if self.signals:
             self._open_fifo()
         parlib.vcore_entry(self.dispatcher)

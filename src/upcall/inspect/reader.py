@@ -115,6 +115,14 @@ class Reader:
             return False
         return self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
 
+    def name_pid(self, name: int) -> int | None:
+        """The process of a name's owner, dead ones included; None if its attach slot has another owner by now."""
+        slot = name & const.SLOT_MASK
+        if not name or slot >= self.geometry.max_slots:
+            return None
+        of_it = self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
+        return (self.slot_pid(slot) or None) if of_it else None
+
     def owner(self, name: int) -> str | None:
         """A name as `slot/generation`, with its process or "dead"; None for nobody."""
         if not name:
@@ -216,12 +224,12 @@ class Reader:
             if v >= count and word & 15 == const.VC_NOHOST and not pending:
                 continue
             at = vcpd_at(self.seg, v)
-            hosted = word & 15 != const.VC_NOHOST
+            host = self.u64(at + const.VCPD_HOST) if word & 15 != const.VC_NOHOST else 0
             yield VCoreInfo(
                 id=v,
-                pid=self.u32(at + const.VCPD_PID) if hosted else None,
+                pid=self.name_pid(host),
                 state=called(VC_STATES, word & 15),
-                alive=hosted and self.name_alive(self.u64(at + const.VCPD_HOST)),
+                alive=self.name_alive(host),
                 pending=pending,
                 private=private,
                 notif_pending=bool(self.u32(at + const.VCPD_NOTIF_PENDING)),

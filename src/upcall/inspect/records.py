@@ -51,9 +51,10 @@ def names_of_bits(table: dict[int, str], value: int) -> str:
 
 @dataclass(frozen=True)
 class VCoreInfo:
-    """One vcore. `state` is its word in the vcoremap (ONLINE, OFFLINE: its host sleeps, NOHOST, ...); `alive` whether
-    its host lives; `pending` the events that wait in its own two mailboxes, `private` those of them that only it may
-    handle. The counters are its hosts', since the segment was made; `syscalls` are those spent on parking."""
+    """One vcore. `pid` is its host's, None while it has none; `state` is its word in the vcoremap (ONLINE, OFFLINE: its
+    host sleeps, NOHOST, ...); `alive` whether its host lives; `pending` the events that wait in its own two mailboxes,
+    `private` those of them that only it may handle. The counters are its hosts', since the segment was made; `syscalls`
+    are those spent on parking."""
 
     id: int
     pid: int | None

@@ -135,8 +135,6 @@ cdef enum:
     VCPD_NOTIF_PENDING = 64
     VCPD_NOTIF_DISABLED = 128
     VCPD_HOST = 192     # u64 name of the host
-    VCPD_PID = 200
-    VCPD_TID = 204
     VCPD_HANDLED = 256  # counters, written by the host only
     VCPD_BATCHES = 264
     VCPD_ERRORS = 272
