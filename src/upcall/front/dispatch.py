@@ -245,9 +245,10 @@ class Dispatcher(VCore):
             w: uint64_t = ld64(s.mem, at)
             if is_running(vc_state(w)) or ld32(s.mem, s.procinfo + PI_STOP) != 0:
                 break
+            # The word, then the signals: pairs with `up_on_signal`. The other way round one could be slept over.
+            PyErr_CheckSignals()
             self.bump(VCPD_SYSCALLS, 1)
             with cython.nogil:
                 futex_wait(s.mem, at, w, -1)
-            PyErr_CheckSignals()
         self.bump(VCPD_WAKEUPS, 1)
         vcore_entry(self)

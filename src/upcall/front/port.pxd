@@ -5,7 +5,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, interrupt, ld32, ld64, mb, mem_t, src_t, st64, str32, watch_forks,
+    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, interrupt, ld32, ld64, mb, mem_t, signal_wakes, src_t, st64, str32, watch_forks,
     world_free, world_new, world_t
 )
 from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
@@ -16,7 +16,7 @@ from ..kern.const cimport (
 from ..kern.event cimport (
     post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit
 )
-from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
+from ..kern.layout cimport Msg, Seg, count, evq_at, map_at, slot_record_at
 from ..kern.proc cimport proc_state
 from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
 

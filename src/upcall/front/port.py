@@ -5,6 +5,7 @@ public API is bound to. No Python object is made between a claim and READY; ever
 """
 
 import operator
+import os
 
 import cython
 
@@ -97,6 +98,13 @@ def release_word(s: Seg, at: uint64_t, value: uint64_t) -> None:
 def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:
     """One byte into a vcore's FIFO."""
     interrupt(s.world, vcoreid)
+
+
+def wake_at_signal(s: Seg, vcoreid: uint64_t, signum: int) -> None:
+    """Sees to it that a signal, which Python handles already, is not slept over by the vcore that this process hosts."""
+    error = signal_wakes(s.mem, map_at(s, vcoreid), signum)
+    if error:
+        raise OSError(error, os.strerror(error))
 
 
 def current_thread() -> int:

@@ -26,6 +26,7 @@ import traceback
 from types import FrameType
 from typing import Any
 
+from ..front import port
 from ..front.dispatch import Dispatcher
 from ..kern import const
 from ..kern.layout import vcpd_at
@@ -265,6 +266,7 @@ def worker_process(proc: Program, name: str, vcoreid: int) -> int:
     proc._lend_handle(host.handle)
     host.start()
     signal.signal(signal.SIGTERM, host.on_sigterm)
+    port.wake_at_signal(host.seg, vcoreid, signal.SIGTERM)
     try:
         host.loop()
     finally:

@@ -44,6 +44,7 @@ cdef extern from "upcall_machine.h" nogil:
     void copy_words "up_copy_words"(dst_t dst, mem_t m, uint64_t o, uint64_t n)
     int futex_wait "up_futex_wait"(mem_t m, uint64_t o, uint64_t expected, int64_t timeout_ns)
     uint64_t futex_wake "up_futex_wake"(mem_t m, uint64_t o, uint64_t n)
+    int signal_wakes "up_signal_wakes"(mem_t m, uint64_t o, int signum)
     uint64_t now_ns "up_now_ns"()
     void pause "up_pause"()
     world_t world_new "up_world_new"(mem_t base, int file, int probe, int dir, uint32_t nfifos)
