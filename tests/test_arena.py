@@ -110,6 +110,69 @@ def test_empty_small_span_serves_another_class_when_it_is_needed(bench: Bench) -
     assert bench.arena.alloc_block(seg, 8 * SPAN) != 0
 
 
+def large_arena(life: Any, *, spans: int) -> tuple[Bench, Any, list[int]]:
+    """An arena of 64 spans, of which so many are full of the largest small blocks, two in each."""
+    bench = Bench(life, geometry=(4, 4, 64, 8, 4, 16, 64))
+    seg = bench.actor()
+    blocks = [bench.arena.alloc_block(seg, 20000) for _ in range(2 * spans)]
+    assert spans_real(bench) == spans
+    return bench, seg, blocks
+
+
+def spans_real(bench: Bench) -> int:
+    return bench.get(bench.at.procinfo + const.PI_SPANS_REAL)
+
+
+def test_arena_grows_only_when_no_block_is_free(life: Any) -> None:
+    """Once it grew by as many spans as were full, in each round of filling and draining."""
+    bench, seg, blocks = large_arena(life, spans=40)
+    for _ in range(3):
+        for block in blocks:
+            bench.arena.free_block(seg, block)
+        blocks = [bench.arena.alloc_block(seg, 20000) for _ in blocks]
+        assert len(set(blocks)) == len(blocks)
+        assert 0 not in blocks
+    assert spans_real(bench) == 40
+
+
+def test_senders_take_where_a_consumer_gave_back_last(life: Any) -> None:
+    bench, sender, blocks = large_arena(life, spans=40)
+    consumer, another = bench.actor(), bench.actor()
+    for n, who in ((60, sender), (30, another), (70, sender)):
+        assert bench.arena.own_block(consumer, blocks[n])
+        bench.arena.free_block(consumer, blocks[n])
+        assert bench.arena.alloc_block(who, 20000) == blocks[n]
+
+
+def test_free_block_among_full_spans_is_found_within_a_few_looks(life: Any) -> None:
+    bench, seg, blocks = large_arena(life, spans=40)
+    for n in (40, 70):  # the hint says only where the last one is
+        bench.arena.free_block(seg, blocks[n])
+    after = [bench.arena.alloc_block(seg, 20000) for _ in range(2 + 2 * (40 // const.SPANS_TRIED + 1))]
+    assert {blocks[40], blocks[70]} < set(after)
+
+
+def test_span_of_a_large_block_serves_small_ones_before_the_arena_grows(life: Any) -> None:
+    bench, seg, _ = large_arena(life, spans=4)
+    bench.arena.free_block(seg, bench.arena.alloc_block(seg, 3 * SPAN))
+    assert spans_real(bench) == 7
+    for _ in range(6):
+        assert bench.arena.alloc_block(seg, 20000) != 0
+    assert spans_real(bench) == 7
+
+
+@pytest.mark.parametrize("hint", [0, 1, 2, 3, 4, 8, 9, 2**32, 2**64 - 1])
+def test_hint_where_a_block_was_given_back_may_say_anything(bench: Bench, hint: int) -> None:
+    """Full, of another class, large, free, or no span at all."""
+    seg = bench.actor()
+    taken = [bench.arena.alloc_block(seg, length) for length in (20000, 20000, 512, 2 * SPAN)]
+    for c in range(const.SMALL_CLASSES):
+        bench.set(bench.at.procinfo + const.PI_SPANS_FREED + 8 * c, hint)
+    block = bench.arena.alloc_block(bench.actor(), 20000)
+    assert bench.arena.block_capacity(seg, block) == 32768
+    assert block not in taken
+
+
 @pytest.mark.parametrize(
     "ref", [0, 9, 2**32 - 1, 1 | (128 << 32), 1 | (254 << 32), 1 | (255 << 32), 2 | (0 << 32), 2**64 - 1, 1 << 32]
 )

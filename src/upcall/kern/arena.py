@@ -9,6 +9,8 @@ consumer. The block also names the slot it is for. The rule that a scavenger fol
 if and only if its slot does not hold it, where a slot holds a block while it is READY or TAKEN in the generation that
 the block names. So a sender that dies before READY loses its block, one that dies after READY does not, and a consumer
 that dies in its handler leaves the block with the message, which is delivered again.
+
+Where a free block may be is a matter of hints only, each actor's own and one shared: a block is whose its word says.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ if not cython.compiled:
         GEN_MASK,
         PAGE_HEADER,
         PAGE_MASK,
+        PI_SPANS_FREED,
         PI_SPANS_REAL,
         READY,
         SL_BLOCK,
@@ -112,14 +115,12 @@ def free_span(s: Seg, span: int, w: int) -> bool:
     return cas64(s.mem, span_at(s, span) + SP_WORD, w, word(SPAN_FREE, (w >> 8) & GEN_MASK, 0))
 
 
-def take_block(s: Seg, span: int, c: int) -> int:
-    """A block of a SMALL span of class `c`, or 0."""
+def take_block(s: Seg, span: int, c: int, first: int) -> int:
+    """A block of a SMALL span of class `c`, from its block `first` on; or 0."""
     w = ld64(s.mem, span_at(s, span) + SP_WORD)
     if (w & 15) != SPAN_SMALL or span_class(w) != c:
         return 0
-    i = 0
-    if span == s.hint_span[c]:
-        i = s.hint_block[c]  # behind the last one taken: payloads come and go in order
+    i = first
     while i < blocks_in(c):
         at = block_record(s, span, i)
         b = ld64(s.mem, at + BK_WORD)
@@ -170,48 +171,84 @@ def uncarve(s: Seg, span: int) -> int:
 
 
 def alloc_small(s: Seg, c: int) -> int:
-    """A small block of class `c`, or 0."""
-    got = take_block(s, s.hint_span[c], c)
+    """A small block of class `c`, or 0.
+
+    Payloads come and go in order: the next free block most often lies behind the last one taken. Then where a block was
+    given back last: that memory is warm, and as long as little waits the same few spans serve for ever. With much
+    waiting most spans are full: a few are looked into, then a new one is carved; all of them only if there is none."""
+    got = take_block(s, s.hint_span[c], c, s.hint_block[c])
     if got != 0:
         return got
-    s.hint_block[c] = 0
-    # With much waiting most spans are full: a few of the first are looked into, then a new one is carved; all of them only
-    # if there is none.
+    freed = ld64(s.mem, s.procinfo + PI_SPANS_FREED + c * 8)
+    if freed != 0 and freed <= s.nr_spans:
+        got = take_block(s, freed - 1, c, 0)
+        if got != 0:
+            return got
     got = find_small(s, c, SPANS_TRIED)
-    if got != 0:
-        return got
-    return find_small(s, c, s.nr_spans)
+    if got == 0:
+        got = carve_next(s, c)
+    if got == 0:
+        got = find_small(s, c, s.nr_spans)
+    if got == 0:
+        got = carve_any(s, c)
+    return got
 
 
 def find_small(s: Seg, c: int, most: int) -> int:
-    """A small block of class `c` from the first `most` spans of that class, else from a new one; or 0."""
-    span = 0
-    tried = 0
-    free = s.nr_spans
-    while span < s.nr_spans:
-        w = ld64(s.mem, span_at(s, span) + SP_WORD)
-        state = w & 15
-        if state == SPAN_SMALL and span_class(w) == c and tried < most:
-            tried = tried + 1
-            got = take_block(s, span, c)
-            if got != 0:
-                return got
-        elif state == SPAN_FREE:
-            if free == s.nr_spans:
-                free = span
-            if span >= ld64(s.mem, s.procinfo + PI_SPANS_REAL):
-                break  # nothing behind this has ever been used
+    """A small block of class `c` out of the next `most` spans, round and round from where the last look ended; or 0.
+    Remembers a FREE span that it meets."""
+    real = ld64(s.mem, s.procinfo + PI_SPANS_REAL)
+    if real > s.nr_spans:
+        real = s.nr_spans
+    span = s.look_span[c]
+    looked = 0
+    got = 0
+    while looked < most and looked < real and got == 0:
+        looked = looked + 1
         span = span + 1
-    while free < s.nr_spans:
-        if claim_span(s, free):
-            if not make_spans_real(s, free + 1):
-                free_span(s, free, ld64(s.mem, span_at(s, free) + SP_WORD))
-                return 0
-            carve(s, free, c)
-            got = take_block(s, free, c)
-            if got != 0:
-                return got  # else others were quicker with all its blocks
-        free = free + 1
+        if span >= real:
+            span = 0
+        state = ld64(s.mem, span_at(s, span) + SP_WORD) & 15
+        if state == SPAN_SMALL:
+            got = take_block(s, span, c, 0)
+        elif state == SPAN_FREE:
+            s.hint_free = span
+    s.look_span[c] = span
+    return got
+
+
+def carve_span(s: Seg, span: int, c: int) -> int:
+    """A block of class `c` of a span that was FREE and real; 0 if it was not, or if others were quicker with its
+    blocks."""
+    if not claim_span(s, span):
+        return 0
+    carve(s, span, c)
+    return take_block(s, span, c, 0)
+
+
+def carve_next(s: Seg, c: int) -> int:
+    """A block of class `c` of the FREE span that was met last, else of the next that nobody has used; or 0."""
+    real = ld64(s.mem, s.procinfo + PI_SPANS_REAL)
+    got = 0
+    if s.hint_free < real and s.hint_free < s.nr_spans:
+        got = carve_span(s, s.hint_free, c)
+    while got == 0 and real < s.nr_spans:
+        if not make_spans_real(s, real + 1):
+            return 0
+        got = carve_span(s, real, c)
+        real = real + 1
+    return got
+
+
+def carve_any(s: Seg, c: int) -> int:
+    """A block of class `c` of any FREE span; or 0."""
+    real = ld64(s.mem, s.procinfo + PI_SPANS_REAL)
+    span = 0
+    while span < real and span < s.nr_spans:
+        got = carve_span(s, span, c)
+        if got != 0:
+            return got
+        span = span + 1
     return 0
 
 
@@ -348,7 +385,8 @@ def free_large(s: Seg, span: int, w: int) -> None:
 
 def free_block(s: Seg, ref: int) -> None:
     """Gives back a block that this actor owns; a reference to anything else is ignored."""
-    if block_capacity(s, ref) == 0:
+    capacity = block_capacity(s, ref)
+    if capacity == 0:
         return
     at = block_word_at(s, ref)
     w = ld64(s.mem, at)
@@ -356,8 +394,11 @@ def free_block(s: Seg, ref: int) -> None:
         return
     if (ref >> 32) == BLOCK_LARGE:
         free_large(s, low32(ref) - 1, w)
-    else:
-        cas64(s.mem, at, w, word(BLOCK_FREE, (w >> 8) & GEN_MASK, 0))
+    elif cas64(s.mem, at, w, word(BLOCK_FREE, (w >> 8) & GEN_MASK, 0)):
+        # A hint for senders. Written only when it changes: they read this line, and it stays where it is.
+        hint = s.procinfo + PI_SPANS_FREED + class_of(capacity) * 8
+        if ld64(s.mem, hint) != low32(ref):
+            st64(s.mem, hint, low32(ref))
     tell_room(s)
 
 

@@ -106,6 +106,7 @@ cdef enum:
     PI_SUPERVISOR = 320 # u64 name of the watcher
     PI_SUPERVISOR_PID = 328
     PI_KERNEL_EVTS = 384 # u32[MAX_NR_EVENT]: queue number + 1
+    PI_SPANS_FREED = 512 # u64[SMALL_CLASSES]: the span + 1 where a block of the class was given back last; a hint
     PROCINFO_SIZE = 1024
 
     P_NEW = 0
@@ -233,7 +234,7 @@ cdef enum:
     BLOCK_FREE = 0
     BLOCK_HELD = 1
     SMALL_SHIFT = 9     # the smallest class: 512 bytes
-    SPANS_TRIED = 16    # spans of a class looked into before a new one is carved
+    SPANS_TRIED = 16    # spans looked into before a new one is carved
     SMALL_CLASSES = 7   # 512 .. 32768
     BLOCK_LARGE = 255   # block number in a reference to a large block
 

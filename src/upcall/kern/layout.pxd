@@ -23,10 +23,11 @@ cdef class Seg:
     cdef readonly uint64_t pages, arena
     cdef readonly uint64_t me, my_slot
     cdef public uint64_t vcoreid, why
-    cdef uint64_t hint_page
+    cdef uint64_t hint_page, hint_free
     cdef Msg indir
     cdef uint64_t hint_span[7]
     cdef uint64_t hint_block[7]
+    cdef uint64_t look_span[7]
     cpdef set_name(self, uint64_t slot, uint64_t generation)
 
 cpdef uint64_t name_of(uint64_t slot, uint64_t generation) noexcept nogil

@@ -114,6 +114,7 @@ class Seg:
         self.my_slot = 0
         self.vcoreid = NO_VCORE
         self.hint_page = 0
+        self.hint_free = 0
         self.why = OK
         self.indir = Msg()
         if not cython.compiled:
@@ -121,6 +122,7 @@ class Seg:
             self.world = None
             self.hint_span = [0] * SMALL_CLASSES
             self.hint_block = [0] * SMALL_CLASSES
+            self.look_span = [0] * SMALL_CLASSES
 
     def set_name(self, slot, generation):
         """Takes the name of an attach slot; `generation` rises each time the slot is taken."""
