@@ -1,8 +1,9 @@
 """Segments as files: where they live, how one is made, found, checked and removed.
 
-A process `ingest` is a folder `UPCALL_DIR/ingest` with the file `segment`, sparse, and a FIFO per vcore. The folder is
-0700 and the file 0600: permission on them is permission to send. A segment appears whole: it is written under another
-name and linked, so that whoever opens `segment` finds a complete header.
+A process `ingest` is a folder `UPCALL_DIR/ingest` with the file `segment`, sparse, a FIFO per vcore, and one for the
+watcher. The folder is 0700 and the file 0600: permission on them is permission to send. A segment appears whole: it is
+written under another name and linked, so that whoever opens `segment` finds a complete header, and an owner that makes it
+has the supervisor's slot before it appears.
 
 Trust: nothing in the file is believed but what this module has checked. The header states a geometry; the geometry must
 be within limits, give exactly the file size that the header states, and the file must be that long. All offsets follow
@@ -29,10 +30,12 @@ from ..errors import NoSuchProcess, SegmentError
 from ..front import port
 from ..kern import const
 from ..kern.layout import Seg
-from .slots import SlotTable
+from .slots import SUPERVISOR_SLOT, SlotTable
 
 MAGIC = b"UPCALL\r\n"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+OURS = re.compile(r"segment|vc\d+|watch|ctl|draft-\d+-[0-9a-f]+")
+"""The files of a segment's folder."""
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -145,7 +148,9 @@ class Segment:
         self.name = path.name
         self.geometry = geometry
         self.file = fd
-        self.probe = os.open(path / "segment", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # By its descriptor, not by its path: that may lead to another segment by now.
+        again = f"/proc/self/fd/{fd}"
+        self.probe = os.open(again, os.O_RDWR | os.O_CLOEXEC)
         self.dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         seg = geometry.seg()
         self.map = mmap.mmap(fd, seg.size)
@@ -153,13 +158,18 @@ class Segment:
         self.memory = memoryview(self.map)
         self.attachment = port.Attachment(seg, self.map, fd, self.probe, self.dir)
         self.seg = seg
-        self.slots = SlotTable(self.memory, seg.slots, geometry.max_slots, str(path / "segment"))
+        self.slots = SlotTable(self.memory, seg.slots, geometry.max_slots, again)
+        self.supervisor: Seg | None = None
         self.closed = False
         _open.add(self)
 
     def attach(self, role: int, slot: int | None = None) -> Seg:
         """A view under a name of its own, for one more thread. Give it back with `detach`."""
         return self.attachment.seg(*self.slots.take(role, slot))
+
+    def attend(self) -> None:
+        """Takes the supervisor's slot: `supervisor` is its view. SegmentError if somebody alive has it."""
+        self.supervisor = self.attach(const.ROLE_SUPERVISOR, slot=SUPERVISOR_SLOT)
 
     def detach(self, seg: Seg) -> None:
         """Gives a thread's name back."""
@@ -210,6 +220,13 @@ class Segment:
 def open_segment(name: str) -> Segment:
     """Opens the segment of a process. NoSuchProcess, or SegmentError saying what is wrong with the file."""
     check_name(name)
+    while True:
+        # Removed since it was opened: there is none, or another one.
+        with contextlib.suppress(FileNotFoundError):
+            return _open_file(name)
+
+
+def _open_file(name: str) -> Segment:
     path = folder() / name
     try:
         fd = os.open(path / "segment", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -263,8 +280,21 @@ def read_geometry(fd: int, name: str) -> Geometry:
     return geometry
 
 
-def create(name: str, geometry: Geometry) -> Segment:
-    """Makes a new segment. FileExistsError if there is one of this name; SegmentError if the file system is full."""
+def leads_to(path: Path, fd: int) -> bool:
+    """Whether the segment of this folder is the open file."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(path / "segment", follow_symlinks=False), os.fstat(fd))
+    return False
+
+
+def is_in_place(segment: Segment) -> bool:
+    """Whether its name leads to this segment, and not to a later one or to none."""
+    return leads_to(segment.path, segment.file)
+
+
+def create(name: str, geometry: Geometry, *, attended: bool = False) -> Segment:
+    """Makes a new segment, attended by us before anybody can see it if that is wanted. FileExistsError if there is one of
+    this name; SegmentError if the file system is full."""
     check_name(name)
     geometry.check()
     path = folder() / name
@@ -272,17 +302,21 @@ def create(name: str, geometry: Geometry) -> Segment:
     seg = geometry.seg()
     draft = path / f"draft-{os.getpid()}-{secrets.token_hex(4)}"
     fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    segment = None
     try:
         os.ftruncate(fd, seg.size)
         # The tables are made real now, so that only pages and blocks can meet a full file system, and they ask first.
         os.posix_fallocate(fd, 0, seg.tables_end)
         os.pwrite(fd, _header(name, geometry, seg.size), 0)
-        for v in range(geometry.max_vcores):
-            with contextlib.suppress(FileExistsError):
-                os.mkfifo(path / f"vc{v}", 0o600)
+        segment = Segment(path, fd, geometry)
+        if attended:
+            segment.attend()
         os.link(draft, path / "segment")
     except OSError as error:
-        os.close(fd)
+        if segment is None:
+            os.close(fd)
+        else:
+            segment.close()
         draft.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             path.rmdir()  # unless somebody else has begun here
@@ -294,7 +328,7 @@ def create(name: str, geometry: Geometry) -> Segment:
         raise
     finally:
         draft.unlink(missing_ok=True)
-    return Segment(path, fd, geometry)
+    return segment
 
 
 def _header(name: str, geometry: Geometry, size: int) -> bytes:
@@ -312,14 +346,27 @@ def _header(name: str, geometry: Geometry, size: int) -> bytes:
     return bytes(header)
 
 
+def make_fifos(segment: Segment) -> None:
+    """Makes the FIFOs beside a segment that this process attends: only now is nobody left who might remove them. Those
+    that are there stay."""
+    for name in ("watch", *(f"vc{v}" for v in range(segment.geometry.max_vcores))):
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(segment.path / name, 0o600)
+
+
 def remove(segment: Segment) -> None:
-    """Unlinks a segment that this process attends. The segment file goes last: until then a starter finds it, and waits
-    for the supervisor's slot that we hold."""
-    for v in range(segment.geometry.max_vcores):
-        (segment.path / f"vc{v}").unlink(missing_ok=True)
-    (segment.path / "segment").unlink(missing_ok=True)
+    """Unlinks a segment that this process attends."""
+    remove_files(segment.path)
+
+
+def remove_files(path: Path) -> None:
+    """Removes a segment's files and its folder; what else lies there stays, and so does the folder then. The segment file
+    goes last: until then a starter finds it, and waits for the supervisor's slot that we hold."""
+    for entry in sorted(path.iterdir(), key=lambda file: file.name == "segment"):
+        if OURS.fullmatch(entry.name):
+            entry.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        segment.path.rmdir()
+        path.rmdir()
 
 
 def names() -> Iterator[str]:

@@ -11,11 +11,13 @@ name with an older generation knows without asking that its owner is gone.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
 import threading
 import time
+from collections.abc import Iterator
 
 from ..errors import SegmentError
 from ..front import port
@@ -25,6 +27,11 @@ LOCK_BASE = 1 << 40
 _FLOCK = struct.Struct("hhqqi4x")
 SUPERVISOR_SLOT = 0
 """Slot 0 is the supervisor's: whoever holds it attends the process."""
+TURN_LOCK = const.MAX_SLOTS
+"""Behind the slots' bytes: who starts the process, or cleans it up, does so in turn with others. Whoever finds slot 0
+locked while it holds this one knows that a living supervisor has it, and no clean-up that only looks."""
+PATIENCE_S = 10.0
+"""How long to wait for one who starts or cleans up: it takes milliseconds, unless it was stopped there."""
 
 
 def _lock(fd: int, command: int, kind: int, slot: int) -> tuple[int, ...]:
@@ -47,6 +54,11 @@ def try_lock(fd: int, slot: int) -> bool:
     return True
 
 
+def unlock(fd: int, slot: int) -> None:
+    """Lets the slot's lock go."""
+    _lock(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, slot)
+
+
 class SlotTable:
     """The attach slots of one segment, as one process uses them. `memory` is the mapped segment, `at` the table's offset,
     `path` the segment's file (opened once more, for the locks)."""
@@ -57,15 +69,43 @@ class SlotTable:
         self._count = count
         self._mine: set[int] = set()
         self._guard = threading.Lock()
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         port.lock_dies_in_child(self.fd)
 
     def _word(self, slot: int) -> int:
         word: int = struct.unpack_from("Q", self._memory, self._at + slot * const.SLOT_STRIDE)[0]
         return word
 
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """While nobody else starts this process, or cleans it up. SegmentError if one of them does not come to its end."""
+        end = time.monotonic() + PATIENCE_S
+        while not try_lock(self.fd, TURN_LOCK):
+            if time.monotonic() > end:
+                raise SegmentError(
+                    f"another program that starts this process, or upcall clean, has not gone on for {PATIENCE_S:.0f} s: "
+                    "if it is stopped, let it go on or end it"
+                )
+            time.sleep(0.001)
+        try:
+            yield
+        finally:
+            unlock(self.fd, TURN_LOCK)
+
     def take(self, role: int, slot: int | None = None) -> tuple[int, int]:
         """Takes a free slot (or the given one) and returns its number and generation. SegmentError if none is free."""
+        found = self._take(role, slot)
+        if found is None and slot is None:
+            # A clean-up holds all of them while it looks. In turn with it, only those that live do.
+            with self.in_turn():
+                found = self._take(role, slot)
+        if found is not None:
+            return found
+        if slot is not None:
+            raise SegmentError(f"attach slot {slot} is held by a living process")
+        raise SegmentError(f"all {self._count - 1} attach slots are in use: close handles that are not needed")
+
+    def _take(self, role: int, slot: int | None) -> tuple[int, int] | None:
         with self._guard:
             candidates = range(1, self._count) if slot is None else [slot]
             # Slots that say nobody is attached first; then those whose owner died without saying so.
@@ -74,9 +114,7 @@ class SlotTable:
                     attached = bool(self._word(i) >> 32)
                     if i not in self._mine and attached == marked and try_lock(self.fd, i):
                         return i, self._settle(i, role)
-        if slot is not None:
-            raise SegmentError(f"attach slot {slot} is held by a living process")
-        raise SegmentError(f"all {self._count - 1} attach slots are in use: close handles that are not needed")
+        return None
 
     def _settle(self, slot: int, role: int) -> int:
         at = self._at + slot * const.SLOT_STRIDE
@@ -98,7 +136,7 @@ class SlotTable:
             struct.pack_into(
                 "Q", self._memory, self._at + slot * const.SLOT_STRIDE, self._word(slot) & const.SLOT_GEN_MASK
             )
-            _lock(self.fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, slot)
+            unlock(self.fd, slot)
 
     def attached(self, probe: int) -> list[int]:
         """The slots whose owners live, asked through another open of the file."""

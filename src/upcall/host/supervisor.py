@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal
 
-from ..errors import NameInUse, SegmentError, UpcallError
+from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..front import port
 from ..kern import const
 from ..kern.layout import map_at, slot_record_at, vcpd_at
@@ -34,6 +34,7 @@ from ..parlib.recover import announce, recover_vcore
 from . import segment as files
 from .definition import Program
 from .segment import Geometry, Segment
+from .slots import SUPERVISOR_SLOT
 from .worker import bind_tables, describe_exit, worker_process
 
 log = logging.getLogger("upcall")
@@ -48,37 +49,40 @@ GIVE_UP = 8
 def open_for_owner(proc: Program) -> Segment:
     """The segment of a starting process, attended by us: a new one, or an unattended one with what waits in it."""
     name, definition = proc.name, proc.definition
-    for _ in range(100):
+    while True:
         try:
             segment = files.open_segment(name)
-        except UpcallError as error:
-            if isinstance(error, SegmentError):
-                raise
+        except NoSuchProcess:
+            # Attended from its first moment: nobody can clean it up, or start it, between its making and its start.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
-                made = files.create(name, Geometry.for_memory(definition.vcores, definition.memory))
-                made.close()
+                segment = files.create(name, Geometry.for_memory(definition.vcores, definition.memory), attended=True)
+                return _taken_over(proc, segment)
             continue
-        try:
-            supervisor = segment.attach(const.ROLE_SUPERVISOR, slot=0)
-        except SegmentError:
-            pid = segment.u32(segment.seg.procinfo + const.PI_SUPERVISOR_PID)
+        if not _attend(segment):
+            pid = segment.u32(slot_record_at(segment.seg, SUPERVISOR_SLOT) + const.AS_PID)
             segment.close()
-            if not os.path.exists(f"/proc/{pid}"):
-                time.sleep(0.002)  # not its supervisor: a clean-up looks at it just now, and lets go
-                continue
-            raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name") from None
+            raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name")
         # Somebody may have removed the file between our open and our lock: then it is not the one that others find.
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(segment.path / "segment").st_ino == os.fstat(segment.file).st_ino:
-                try:
-                    _take_over(proc, segment, supervisor)
-                except BaseException:
-                    finish(segment, supervisor)
-                    segment.close()
-                    raise
-                return segment
+        if files.is_in_place(segment):
+            return _taken_over(proc, segment)
         segment.close()
-    raise SegmentError(f"segment of {name!r} appears and vanishes: is another program cleaning {files.folder()}?")
+
+
+def _attend(segment: Segment) -> bool:
+    """Takes the supervisor's slot. False if a living one has it."""
+    with segment.slots.in_turn(), contextlib.suppress(SegmentError):
+        segment.attend()
+    return segment.supervisor is not None
+
+
+def _taken_over(proc: Program, segment: Segment) -> Segment:
+    try:
+        _take_over(proc, segment, segment.supervisor)
+    except BaseException:
+        finish(segment, segment.supervisor)
+        segment.close()
+        raise
+    return segment
 
 
 def _take_over(proc: Program, segment: Segment, supervisor: Any) -> None:
@@ -89,6 +93,7 @@ def _take_over(proc: Program, segment: Segment, supervisor: Any) -> None:
             f"vcores={definition.vcores}, but the segment that {proc.name!r} left has room for "
             f"{segment.geometry.max_vcores}: start it with fewer, or remove it with upcall clean --discard"
         )
+    files.make_fifos(segment)
     for v in range(segment.geometry.max_vcores):
         unhost_vcore(supervisor, v)
         recover_vcore(supervisor, v, segment.u64(vcpd_at(segment.seg, v) + const.VCPD_HOST))

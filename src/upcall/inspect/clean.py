@@ -1,30 +1,25 @@
 """Removing segments that nobody attends.
 
-Whoever removes a segment first takes the locks of *all* its attach slots: none of them has a living owner then, nobody
-can start it (it needs slot 0), and no sender can attach. Under these locks the process is made DYING before the last
-look: a sender that has the file open already, and gets a slot when the locks fall, is told that the process is gone
-instead of sending into a file that no name leads to.
+Whoever removes a segment takes the locks of *all* its attach slots, in turn with those who start it: none of them has a
+living owner then, nobody can start it (it needs slot 0), and no sender can attach. Under these locks the process is made
+DYING before the last look: a sender that has the file open already, and gets a slot when the locks fall, is told that the
+process is gone instead of sending into a file that no name leads to.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ..errors import NoSuchProcess, SegmentError
-from ..host.segment import folder, names, remove
-from ..host.slots import SUPERVISOR_SLOT, try_lock
+from ..host.segment import folder, is_in_place, leads_to, names, remove, remove_files
+from ..host.slots import SUPERVISOR_SLOT, TURN_LOCK, is_locked, try_lock
 from ..kern import const
 from .reader import Reader
-
-OURS = re.compile(r"segment|vc\d+|draft-\d+-[0-9a-f]+")
-"""The files of a segment's folder."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +61,14 @@ def _clean(name: str, discard: bool) -> Cleaned:
 
 
 def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
-    name, locks = reader.name, os.open(reader.segment.path / "segment", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    name, locks = reader.name, os.open(f"/proc/self/fd/{reader.segment.file}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        if os.fstat(locks).st_ino != os.fstat(reader.segment.file).st_ino:
-            return Cleaned(name, False, 0, "it is being replaced by another one")
         if (held := _take_all(locks, reader.geometry.max_slots)) is not None:
-            pid = reader.slot_pid(held)
-            what = "attended by" if held == SUPERVISOR_SLOT else "in use by a sender,"
-            return Cleaned(name, False, 0, f"{what} pid {pid}")
+            reader.refresh()
+            return Cleaned(name, False, 0, _who(reader, held))
+        # Under the locks: another clean-up may have removed it, and an owner made a new one, since it was opened.
+        if not is_in_place(reader.segment):
+            return Cleaned(name, False, 0, "it is being replaced by another one")
         reader.refresh()
         before = reader.u64(reader.seg.procinfo + const.PI_STATE)
         _put_state(locks, reader, const.P_DYING | ((before >> 8) + 1 << 8))
@@ -86,6 +81,14 @@ def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
         return Cleaned(name, True, lost, "discarded" if lost else "nothing waited")
     finally:
         os.close(locks)
+
+
+def _who(reader: Reader, held: int) -> str:
+    """Why a lock could not be taken, for people."""
+    if held == TURN_LOCK:
+        return "somebody starts it, or cleans it up, just now"
+    what = "attended by" if held == SUPERVISOR_SLOT else "in use by a sender,"
+    return f"{what} pid {reader.slot_pid(held)}"
 
 
 def _put_state(file: int, reader: Reader, state: int) -> None:
@@ -106,21 +109,19 @@ def _clean_damaged(name: str, discard: bool, error: str) -> Cleaned:
         # Another version's process may be alive in it, and lock its slots as this one does.
         if _take_all(locks, const.MAX_SLOTS) is not None:
             return Cleaned(name, False, None, f"{error}; somebody is attached to it")
-        _remove_files(path)
+        if not leads_to(path, locks):
+            return Cleaned(name, False, None, "it is being replaced by another one")
+        remove_files(path)
         return Cleaned(name, True, None, f"it could not be read: {error}")
     finally:
         os.close(locks)
 
 
 def _take_all(file: int, count: int) -> int | None:
-    """Locks every slot through this open of the file. The first that somebody alive holds, or None."""
-    return next((slot for slot in range(count) if not try_lock(file, slot)), None)
-
-
-def _remove_files(path: Path) -> None:
-    """Removes a segment's files and its folder; what else lies there stays, and so does the folder then."""
-    for entry in sorted(path.iterdir(), key=lambda file: file.name == "segment"):
-        if OURS.fullmatch(entry.name):
-            entry.unlink(missing_ok=True)
-    with suppress(OSError):
-        path.rmdir()
+    """Locks every slot through this open of the file, in turn with those that start the process. The first that somebody
+    alive holds, or None. They are taken only if all were free before: a lock that is held, if only for a moment, says that
+    a dead host lives."""
+    if not try_lock(file, TURN_LOCK):
+        return TURN_LOCK
+    held = next((slot for slot in range(count) if is_locked(file, slot)), None)
+    return next((slot for slot in range(count) if not try_lock(file, slot)), None) if held is None else held
