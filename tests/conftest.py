@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import pytest
 
+from procs import Gate, Notes
 from protocol import StepLife
 from upcall.check import interp
 
@@ -160,3 +161,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, not by the fixture `lacks`: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Notes]:
+    """What any process writes down."""
+    found = Notes(tmp_path / "notes")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """Where handlers wait until the test lets them through."""
+    found = Gate()
+    yield found
+    found.close()

@@ -32,7 +32,7 @@ class Bench:
         self.layout, self.pages, self.arena = life.kern.layout, life.kern.pages, life.kern.arena
         self.ucq, self.proc, self.event = life.kern.ucq, life.kern.proc, life.kern.event
         self.mbox, self.vcore_module, self.recover_module = life.parlib.mbox, life.parlib.vcore, life.parlib.recover
-        self.spin_module = life.parlib.spin
+        self.spin_module, self.watch_module = life.parlib.spin, life.parlib.watch
         self.geometry = geometry
         self.compiled = getattr(life, "compiled", False)
         self.at: Any = self.layout.Seg(*geometry)
@@ -295,6 +295,7 @@ def _recorder(life: Any) -> type:
                 super().__init__(seg, vcoreid)
                 self.got: list[tuple[int, int]] = []
                 self.bits: list[int] = []
+                self.slept = 0
                 self.torn: list[tuple[int, ...]] = []
                 self.during: Callable[[], None] = lambda: None
                 self.bench: Any = None
@@ -314,6 +315,10 @@ def _recorder(life: Any) -> type:
             def deliver_bit(self, cur: Any, ev_type: int) -> int:
                 self.bits.append(ev_type)
                 self.during()
+                return 0
+
+            def sleep(self) -> int:
+                self.slept += 1
                 return 0
 
             @property

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,6 @@ from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, MailboxFull, Proc, inspect
 
 F = EventFlag
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Iterator[Notes]:
-    found = Notes(tmp_path / "notes")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    found = Gate()
-    yield found
-    found.close()
 
 
 # Events

@@ -8,7 +8,7 @@ import re
 import signal
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,6 @@ from upcall.host.segment import Geometry, create, folder, remove
 from upcall.kern import const
 from upcall.kern.layout import map_at
 from upcall.kern.proc import vc_word
-
-
-@pytest.fixture
-def notes(tmp_path: Path) -> Iterator[Notes]:
-    found = Notes(tmp_path / "notes")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    found = Gate()
-    yield found
-    found.close()
-
 
 # Definition
 

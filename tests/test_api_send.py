@@ -26,20 +26,6 @@ SIZES = [0, 1, 88, 89, 512, 513, 32768, 32769, 1 << 20, 8 << 20]
 """Both sides of each border: inline, the classes of small blocks, large blocks of one span and of many."""
 
 
-@pytest.fixture
-def notes(tmp_path: Path) -> Iterator[Notes]:
-    found = Notes(tmp_path / "notes")
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    found = Gate()
-    yield found
-    found.close()
-
-
 def some_bytes(size: int) -> bytes:
     """Bytes that differ from place to place."""
     return (b"%09d|" % size + bytes(range(256)) * (size // 256 + 1))[:size]

@@ -70,7 +70,8 @@ def used(life: Any, rng: random.Random) -> tuple[Bench, Any, Any, Any]:
 def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callable[[], object]]:
     """All that reads what others wrote."""
     s = watcher
-    spin, recover_module = bench.spin_module, bench.recover_module
+    spin, recover_module, watch_module = bench.spin_module, bench.recover_module, bench.watch_module
+    seen = watch_module.Watch()
     m, event, proc, ucq, pages, arena, vcore = (
         bench.mbox, bench.event, bench.proc, bench.ucq, bench.pages, bench.arena, bench.vcore_module,
     )  # fmt: skip
@@ -113,6 +114,10 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
             proc.vcore_online(s, v)
             proc.proc_yield(s, v)
             proc.unhost_vcore(s, v)
+            recover_module.preempt_vcore(s, v)
+            watch_module.next_still(s, seen, v, 1 << 40, 1)
+            watch_module.somebody_moves(s, seen, 1 << 40, 1)
+        watch_module.watch_sleeps(s)
 
     def kernel_events() -> None:
         for ev_type in range(34):

@@ -38,9 +38,10 @@ class Proc(Doors):
     at once (None: all; senders that wake at the same moment may exceed it); `memory` for messages and payloads, sparse
     until used; `host` "process" (a worker process per vcore) or "thread"; `spin_us` how long a vcore with nothing to do
     goes on looking before it sleeps (microseconds; the default is 0 on one core); `preempt_after_ms` how long a vcore may
-    sit on pending mail before others take it over (not yet: see docs/contract.md); `stop` what a stop does with waiting
-    events: "drain" them, or leave them in the segment ("now"); `start_method` "fork"
-    or "spawn" (the program's module is imported anew by each worker).
+    sit on pending mail, stopped or in one handler, before others take over (the event in its hands stays with it);
+    `on_hang` "wait" until it moves again, or "kill" it when it has not after as long again: the event in its hands is then
+    handled again, as after any death; `stop` what a stop does with waiting events: "drain" them, or leave them in the
+    segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker).
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Proc(Doors):
         preempt_after_ms: float = 50,
         stop: Literal["drain", "now"] = "drain",
         start_method: Literal["fork", "spawn"] = "fork",
+        on_hang: Literal["wait", "kill"] = "wait",
     ) -> None:
         check_name(name)
         many = os.cpu_count() or 1
@@ -72,11 +74,23 @@ class Proc(Doors):
             ("host", host, ("process", "thread")),
             ("stop", stop, ("drain", "now")),
             ("start_method", start_method, ("fork", "spawn")),
+            ("on_hang", on_hang, ("wait", "kill")),
         ):
             if given not in allowed:
                 raise ValueError(f"{what}={given!r} must be one of {', '.join(map(repr, allowed))}")
+        if host == "thread" and on_hang == "kill":
+            raise ValueError("on_hang='kill' with host='thread': a thread cannot be killed; use host='process'")
         self.definition = Definition(
-            name, vcores, cores, parse_size(memory), host, spin_us, preempt_after_ms, stop, start_method
+            name,
+            vcores,
+            cores,
+            parse_size(memory),
+            host,
+            spin_us,
+            preempt_after_ms,
+            stop,
+            start_method,
+            on_hang,
         )
         self.name = name
         self._queues: dict[str, Queue] = {}

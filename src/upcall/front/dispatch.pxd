@@ -7,7 +7,7 @@ from libc.stdlib cimport malloc
 from ..machine.door cimport futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
 from ..kern.const cimport (
     FAST_STREAK, LONG_NS, NO_VCORE, PI_STOP, SLOT_SIZE, SL_QUEUE, SL_TYPE, VCPD_BATCHES, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED,
-    VCPD_PARKS, VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS
+    VCPD_PARKS, VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY
 )
 from ..kern.layout cimport Seg, map_at, vcpd_at
 from ..kern.proc cimport is_running, vc_state

@@ -243,7 +243,9 @@ class Dispatcher(VCore):
         self.bump(VCPD_PARKS, 1)
         while True:
             w: uint64_t = ld64(s.mem, at)
-            if is_running(vc_state(w)) or ld32(s.mem, s.procinfo + PI_STOP) != 0:
+            state: uint64_t = vc_state(w)
+            # AWAY: it was given a core and did not move; nobody gives it another, it comes back by itself.
+            if is_running(state) or state == VC_AWAY or ld32(s.mem, s.procinfo + PI_STOP) != 0:
                 break
             # The word, then the signals: pairs with `up_on_signal`. The other way round one could be slept over.
             PyErr_CheckSignals()

@@ -48,6 +48,7 @@ class Definition:
     preempt_after_ms: float
     stop: str
     start_method: str
+    on_hang: str
     queues: dict[str, QueueSpec] = field(default_factory=dict)
     registrations: list[Registration] = field(default_factory=list)
     kernel_queues: dict[EventType, str] = field(default_factory=dict)

@@ -35,6 +35,7 @@ from . import segment as files
 from .definition import Program
 from .segment import Geometry, Segment
 from .slots import SUPERVISOR_SLOT
+from .watch import Watcher
 from .worker import bind_tables, describe_exit, worker_process
 
 log = logging.getLogger("upcall")
@@ -157,6 +158,10 @@ class Supervisor:
         self.selector = selectors.DefaultSelector()
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.selector.register(self.wake, selectors.EVENT_READ, None)
+        self.watcher = Watcher(self.segment, self.seg, proc.definition, self._kill)
+        self.selector.register(self.watcher, selectors.EVENT_READ, self.watcher)
+        self.look_at: float | None = 0.0
+        """When the watcher's next look is due; None: when its FIFO is readable."""
         self.stop_as: int = 0
         self.signals = 0
 
@@ -186,6 +191,7 @@ class Supervisor:
                 os.close(other.pidfd)
         self.selector.close()
         os.close(self.wake)
+        os.close(self.watcher.fifo)
         return worker_process(self.proc, self.proc.name, vcoreid)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -217,6 +223,8 @@ class Supervisor:
             self.ready()
             self.ready = None
         due = [w.restart_at for w in self.workers if w.restart_at is not None]
+        if self.look_at is not None:
+            due.append(self.look_at)
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         if self.ready is not None:
             timeout = 0.002  # starting up: nobody tells us that a worker has come online
@@ -224,14 +232,25 @@ class Supervisor:
             if key.data is None:
                 os.eventfd_read(self.wake)
                 self._stop()
+            elif key.data is self.watcher:
+                self.look_at = 0.0
             else:
                 self._died(key.data)
         now = time.monotonic()
+        if self.look_at is not None and self.look_at <= now:
+            pause = self.watcher.look()
+            self.look_at = None if pause is None else now + pause
         for worker in self.workers:
             if worker.restart_at is not None and (self.stop_as or worker.restart_at <= now):
                 worker.restart_at = None
                 if not self.stop_as:
                     self.fork(worker)
+
+    def _kill(self, vcoreid: int) -> None:
+        """Ends a worker that hangs; what follows is as for any death."""
+        worker = self.workers[vcoreid]
+        if worker.pid:
+            os.kill(worker.pid, signal.SIGKILL)
 
     def _online(self, worker: Worker) -> bool:
         """Whether this worker hosts its vcore, so that everybody can tell its pid; one that died at its start does not
@@ -288,6 +307,7 @@ class Supervisor:
             )  # fmt: skip
         self.selector.close()
         os.close(self.wake)
+        self.watcher.close()
         self.segment.close()
 
 

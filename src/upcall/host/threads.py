@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import selectors
 import signal
 import threading
 import time
@@ -16,6 +18,7 @@ from ..kern.layout import vcpd_at
 from ..kern.proc import startcore
 from .definition import Program
 from .supervisor import finish, open_for_owner, something_waits
+from .watch import Watcher
 from .worker import VCoreHost, WorkerHandle
 
 log = logging.getLogger("upcall")
@@ -38,6 +41,9 @@ class ThreadsInBackground:
         for thread in self.threads:
             thread.start()
         started.wait()
+        self.ended = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watch = threading.Thread(target=self._watch, name=f"{proc.name}/watcher", daemon=True)
+        self.watch.start()
 
     def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
         try:
@@ -51,6 +57,19 @@ class ThreadsInBackground:
             log.error("%s/vcore %d: ended\n%s", self.proc.name, vcoreid, traceback.format_exc().rstrip())
         finally:
             host.finish()
+
+    def _watch(self) -> None:
+        """The watcher's thread: a vcore that hangs keeps no mail from the others."""
+        seg = self.segment.attach(const.ROLE_SUPERVISOR)
+        watcher = Watcher(self.segment, seg, self.proc.definition, None)
+        with selectors.DefaultSelector() as selector:
+            selector.register(watcher, selectors.EVENT_READ)
+            selector.register(self.ended, selectors.EVENT_READ)
+            pause: float | None = 0.0
+            while not any(key.fileobj == self.ended for key, _ in selector.select(pause)):
+                pause = watcher.look()
+        watcher.close()
+        self.segment.detach(seg)
 
     def request_stop(self, stop: str) -> None:
         """Tells every vcore to stop, and wakes them all."""
@@ -67,6 +86,9 @@ class ThreadsInBackground:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 raise TimeoutError(f"{thread.name} still stops after {timeout} s")
+        os.eventfd_write(self.ended, 1)
+        self.watch.join()
+        os.close(self.ended)
         if not finish(self.segment, self.seg):
             waiting = something_waits(self.segment, self.seg)
             log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)

@@ -21,7 +21,7 @@ def _words(prefix: str, words: str) -> dict[int, str]:
 
 
 P_STATES = _words("P_", "NEW CREATED RUNNABLE_S RUNNING_S WAITING RUNNABLE_M RUNNING_M DYING")
-VC_STATES = _words("VC_", "NOHOST OFFLINE STARTING STARTED ONLINE PREEMPTED BULK")
+VC_STATES = _words("VC_", "NOHOST OFFLINE STARTING STARTED ONLINE PREEMPTED BULK AWAY")
 VC_FLAGS = _words("VC_", "K_LOCK PREEMPTED_FLAG CAN_RCV_MSG UTHREAD_STEALING SCP_NOVCCTX LONG_HANDLER")
 SLOT_STATES = _words("", "DONE CLAIMED READY TAKEN")
 PAGE_STATES = _words("PAGE_", "FREE CLAIMED LINKED")
@@ -33,7 +33,7 @@ STOPS = {0: None, const.STOP_DRAIN: "drain", const.STOP_NOW: "now"}
 SLOT_COUNTERS = ("sent", "indirs", "wakes", "syscalls", "waits")
 VCORE_COUNTERS = (
     "handled", "batches", "errors", "unhandled", "parks", "wakeups", "notifs", "syscalls", "redelivered", "dropped",
-    "restarts",
+    "restarts", "taken_over",
 )  # fmt: skip
 
 
@@ -75,6 +75,7 @@ class VCoreInfo:
     redelivered: int
     dropped: int
     restarts: int
+    taken_over: int
 
 
 @dataclass(frozen=True)

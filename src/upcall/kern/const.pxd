@@ -105,6 +105,7 @@ cdef enum:
     PI_WANT_ROOM = 280  # u32 not 0: a vcore holds a message that there was no room to make a dead letter
     PI_SUPERVISOR = 320 # u64 name of the watcher
     PI_SUPERVISOR_PID = 328
+    PI_WATCH = 332      # u32 1: the watcher sleeps, whoever makes a vcore run tells it
     PI_KERNEL_EVTS = 384 # u32[MAX_NR_EVENT]: queue number + 1
     PI_SPANS_FREED = 512 # u64[SMALL_CLASSES]: the span + 1 where a block of the class was given back last; a hint
     PROCINFO_SIZE = 1024
@@ -128,6 +129,7 @@ cdef enum:
     VC_ONLINE = 4
     VC_PREEMPTED = 5    # its core was taken
     VC_BULK = 6         # taken together with all others
+    VC_AWAY = 7         # its host is stopped or hangs: taken over; only the host itself comes back from here
     VC_SEQ_MASK = 0xFFFFFFF
 
     # ---- VCPD -----------------------------------------------------------------------------------------------------
@@ -150,6 +152,7 @@ cdef enum:
     VCPD_BIT = 344      # u64 mailbox + 1:32 << 32 | event type: the bit whose handler runs; 0: none
     VCPD_DEAD = 352     # counters again
     VCPD_REPORTED = 360
+    VCPD_TAKEN_OVER = 368 # how often its core was taken because its host did not move
     VC_K_LOCK = 1
     VC_PREEMPTED_FLAG = 2
     VC_CAN_RCV_MSG = 4

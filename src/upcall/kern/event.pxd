@@ -14,8 +14,8 @@ from .const cimport (
 )
 from .layout cimport Msg, Seg, count, evq_at, kernel_evt_at, map_at, mbox_at, vcoreid_is_safe, vcpd_at
 from .proc cimport (
-    is_mcp, list_first, num_vcores, proc_notify, proc_state, proc_wakeup, start_one_more, startcore, vc_state,
-    vcore_is_mapped, vcore_will_look
+    can_start, is_mcp, list_first, num_vcores, proc_notify, proc_state, proc_wakeup, start_one_more, startcore,
+    vc_state, vcore_is_mapped, vcore_will_look
 )
 from .ucq cimport send_ucq_msg
 

@@ -80,7 +80,6 @@ if not cython.compiled:
         VC_BULK,
         VC_CAN_RCV_MSG,
         VC_LONG_HANDLER,
-        VC_NOHOST,
         VC_OFFLINE,
         VC_ONLINE,
         VCPD_FLAGS,
@@ -88,6 +87,7 @@ if not cython.compiled:
     )
     from .layout import Msg, Seg, count, evq_at, kernel_evt_at, map_at, mbox_at, vcoreid_is_safe, vcpd_at
     from .proc import (
+        can_start,
         is_mcp,
         list_first,
         num_vcores,
@@ -235,13 +235,13 @@ def spam_list_member(s: Seg, list_state: int, msg: Msg, ev_flags: int) -> bool:
 
 def fallback_vcore(s: Seg, vcoreid: int) -> int:
     """The vcore for the ultimate fallback: one that a core can be given to, the wanted one if it can be. NO_VCORE if
-    nobody hosts any vcore."""
+    there is none: nobody hosts any, or no host moves."""
     n = num_vcores(s)
-    if vcoreid < n and vc_state(lda64(s.mem, map_at(s, vcoreid))) != VC_NOHOST:
+    if vcoreid < n and can_start(vc_state(lda64(s.mem, map_at(s, vcoreid)))):
         return vcoreid
     v = 0
     while v < n:
-        if vc_state(lda64(s.mem, map_at(s, v))) != VC_NOHOST:
+        if can_start(vc_state(lda64(s.mem, map_at(s, v)))):
             return v
         v = v + 1
     return NO_VCORE
@@ -249,8 +249,8 @@ def fallback_vcore(s: Seg, vcoreid: int) -> int:
 
 def ultimate_fallback(s: Seg, msg: Msg, vcoreid: int, ev_flags: int) -> None:
     """All vcores have yielded, or nothing is sure. The seed locks here; ours posts first and then makes sure, word by
-    word, that the vcore it posted to will look: a core is given to it, or it has one. If nobody hosts any vcore, the
-    message waits with the wanted one: whoever comes first looks at the mail of those that nobody hosts."""
+    word, that the vcore it posted to will look: a core is given to it, or it has one. If no vcore can be given one, the
+    message waits with the wanted one: whoever comes first looks at the mail of those that nobody hosts, or that are AWAY."""
     tries = 0
     while tries < LIST_TRIES_MAX:
         tries = tries + 1

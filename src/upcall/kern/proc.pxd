@@ -5,10 +5,10 @@ from ..machine.door cimport (
     cas64, fand32, for32, futex_wake, interrupt, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
 )
 from .const cimport (
-    AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, P_CREATED, P_DYING, P_NEW,
-    P_RUNNABLE_M, P_RUNNING_M, P_RUNNING_S, P_WAITING, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
-    VCPD_NOTIF_PENDING, VC_BULK, VC_CAN_RCV_MSG, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE, VC_ONLINE,
-    VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
+    AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, PI_WATCH, P_CREATED, P_DYING,
+    P_NEW, P_RUNNABLE_M, P_RUNNING_M, P_RUNNING_S, P_WAITING, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
+    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE,
+    VC_ONLINE, VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
 )
 from .layout cimport Seg, count, map_at, vcpd_at
 from .pages cimport name_is_dead
@@ -31,7 +31,9 @@ cpdef bint is_mcp(Seg s) noexcept nogil
 @cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t)
 cpdef void set_proc_state(Seg s, uint64_t state) noexcept nogil
 cpdef uint64_t running_state(Seg s) noexcept nogil
-@cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t, state=uint64_t, mine=uint64_t)
+cpdef void now_running(Seg s) noexcept nogil
+cpdef bint can_start(uint64_t state) noexcept nogil
+@cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t, state=uint64_t, mine=uint64_t, woken=uint64_t)
 cpdef bint startcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(cores=uint64_t)
 cpdef bint may_start_more(Seg s) noexcept nogil
@@ -49,6 +51,8 @@ cpdef void proc_wait(Seg s) noexcept nogil
 cpdef bint vcore_online(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(host=uint64_t, at=uint64_t, tries=uint64_t, w=uint64_t, old=uint64_t)
 cpdef bint host_vcore(Seg s, uint64_t vcoreid) noexcept nogil
+@cython.locals(name=uint64_t)
+cpdef bint host_is_dead(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(host=uint64_t, at=uint64_t, tries=uint64_t, w=uint64_t, old=uint64_t)
 cpdef void unhost_vcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(at=uint64_t, flags=uint64_t, w=uint64_t, taken=uint64_t)

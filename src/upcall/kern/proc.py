@@ -9,10 +9,14 @@ walk over the words to find a list's head, is eight vcores a cache line.
     OFFLINE  -> STARTING   somebody gives it a core   STARTING -> STARTED   somebody has issued the wake
     STARTING, STARTED -> ONLINE   its host runs       ONLINE   -> OFFLINE   its host yields
     ONLINE   -> PREEMPTED, BULK   its core is taken   PREEMPTED, BULK -> STARTING   it gets one back
+    STARTED, ONLINE -> AWAY       its host does not move   AWAY -> ONLINE   its host moves again
 
 The low half of the word, state and sequence, is the futex word that the host sleeps on; every change alters it, so a
 wake cannot be missed: `futex_wait` returns at once if the word is not the one that the host put there. STARTING is
 *doing*: the giver may be killed or stopped before the wake, so whoever finds it issues the wake too. STARTED is *done*.
+
+AWAY is for a host that is alive and does not move: stopped, or long in one handler while mail waits. It cannot be given
+a core, since it would not take it; only the host itself comes back, when it moves again.
 
 The process's state (WAITING, RUNNING_M, ...) is one more word, (state, epoch). It summarises the vcoremap and is always
 written after it; a vcore that starts or a sender that gives a core writes RUNNING with a new epoch, a yielder that sees no
@@ -55,6 +59,8 @@ if not cython.compiled:
         PI_LOCK,
         PI_NUM_VCORES,
         PI_STATE,
+        PI_WATCH,
+        VC_AWAY,
         VC_BULK,
         VC_CAN_RCV_MSG,
         VC_K_LOCK,
@@ -169,6 +175,21 @@ def running_state(s: Seg) -> int:
     return P_RUNNING_M if is_mcp(s) else P_RUNNING_S
 
 
+def now_running(s: Seg) -> None:
+    """A vcore runs, or is sure to: says so in the process's state, and to the watcher, if that sleeps."""
+    set_proc_state(s, running_state(s))
+    # The vcore's word before the look at PI_WATCH (each caller has just changed it by compare-and-swap): pairs with
+    # `watch_sleeps`, which says that it sleeps, fences, and reads the words. Without it a vcore could run, and stop for
+    # ever, with nobody watching. The word is left to the watcher: if we die here, the next one tells it.
+    if ld32(s.mem, s.procinfo + PI_WATCH) != 0:
+        count(s, AS_SYSCALLS, interrupt(s.world, s.max_vcores))
+
+
+def can_start(state: int) -> bool:
+    """Whether a core can be given to a vcore in this state: somebody hosts it, and moves."""
+    return state != VC_NOHOST and state != VC_AWAY
+
+
 def startcore(s: Seg, vcoreid: int) -> bool:
     """Gives a core to a vcore that has a host. True if the vcore runs or will run: it looks at its mailboxes."""
     at = map_at(s, vcoreid)
@@ -179,7 +200,7 @@ def startcore(s: Seg, vcoreid: int) -> bool:
         state = vc_state(w)
         if state == VC_ONLINE or state == VC_STARTED:
             return True
-        if state == VC_NOHOST:
+        if not can_start(state):
             return False
         if state != VC_STARTING:
             mine = vc_next(w, VC_STARTING, s.me)
@@ -188,11 +209,15 @@ def startcore(s: Seg, vcoreid: int) -> bool:
             w = mine
         # Here the word says STARTING, by us or by somebody who may never come to the wake: do it, then say that it is
         # done. The host may have come online by itself in between; then the last step fails, and nothing is lost.
-        futex_wake(s.mem, at, 1)
+        woken = futex_wake(s.mem, at, 1)
         count(s, AS_WAKES, 1)
         count(s, AS_SYSCALLS, 1)
+        if woken == 0 and host_is_dead(s, vcoreid):
+            # Nobody slept there: on its way to sleep, or dead and not yet found so. We are the first to find it.
+            unhost_vcore(s, vcoreid)
+            return False
         cas64(s.mem, at, w, vc_next(w, VC_STARTED, w >> 32))
-        set_proc_state(s, running_state(s))
+        now_running(s)
         return True
     return False
 
@@ -264,13 +289,15 @@ def proc_yield(s: Seg, vcoreid: int) -> bool:
         # then reads the list again. One of the two sees the other; without it, mail for a sleeping vcore.
         mb()
         if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING) != 0:
-            if cas64(s.mem, at, offline, vc_next(offline, VC_ONLINE, s.me)) and proc_state(s) == P_WAITING:
-                set_proc_state(s, running_state(s))  # another yielder has found nobody running meanwhile
+            if cas64(s.mem, at, offline, vc_next(offline, VC_ONLINE, s.me)):
+                now_running(s)  # another yielder may have found nobody running meanwhile, and the watcher too
             return False
     elif is_running(state):
         # A core was given to us while we ran: we run. Left as it is, the word would refuse every later yield.
         vcore_online(s, vcoreid)
         return False
+    elif state == VC_AWAY:
+        return False  # taken for one that does not move: back first, since nobody can give us a core
     proc_wait(s)
     return True
 
@@ -298,10 +325,10 @@ def vcore_online(s: Seg, vcoreid: int) -> bool:
         state = vc_state(w)
         if state == VC_ONLINE:
             return True
-        if state != VC_STARTING and state != VC_STARTED:
+        if state != VC_STARTING and state != VC_STARTED and state != VC_AWAY:
             return False
         if cas64(s.mem, at, w, vc_next(w, VC_ONLINE, s.me)):
-            set_proc_state(s, running_state(s))
+            now_running(s)
             return True
     return False
 
@@ -323,9 +350,15 @@ def host_vcore(s: Seg, vcoreid: int) -> bool:
         while not cas64(s.mem, at, w, vc_next(w, VC_STARTED, s.me)) and tries < WALK_MAX:
             tries = tries + 1
             w = lda64(s.mem, at)
-        set_proc_state(s, running_state(s))
+        now_running(s)
         return True
     return False
+
+
+def host_is_dead(s: Seg, vcoreid: int) -> bool:
+    """Whether the vcore names a host, and that one is gone. Asks the kernel."""
+    name = ld64(s.mem, vcpd_at(s, vcoreid) + VCPD_HOST)
+    return name != 0 and name_is_dead(s, name)
 
 
 def unhost_vcore(s: Seg, vcoreid: int) -> None:
@@ -348,7 +381,7 @@ def unhost_vcore(s: Seg, vcoreid: int) -> None:
 
 
 def take_core(s: Seg, vcoreid: int, state: int) -> bool:
-    """ONLINE -> PREEMPTED or BULK. The flags say K_LOCK while they and the vcoremap disagree."""
+    """ONLINE -> PREEMPTED, BULK or AWAY. The flags say K_LOCK while they and the vcoremap disagree."""
     at = map_at(s, vcoreid)
     flags = vcpd_at(s, vcoreid) + VCPD_FLAGS
     w = lda64(s.mem, at)

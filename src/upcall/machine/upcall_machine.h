@@ -175,17 +175,18 @@ typedef struct up_world {
     int probe;      /* a second open of it: asking for the locks of others, our own included */
     int dir;        /* the segment's directory, for the vcores' FIFOs */
     mem_t base;     /* the mapping: where new pages are made present as well as real */
-    uint32_t nfifos;
+    uint32_t nfifos; /* one for each vcore, and the watcher's */
     int *fifos;     /* write ends, opened at first use; -1: not yet */
 } up_world;
 typedef up_world *world_t;
 
-static inline world_t up_world_new(mem_t base, int file, int probe, int dir, uint32_t nfifos)
+static inline world_t up_world_new(mem_t base, int file, int probe, int dir, uint32_t nvcores)
 {
     world_t w = (world_t)calloc(1, sizeof *w);
     if (!w)
         return NULL;
-    w->fifos = (int *)malloc(sizeof(int) * (nfifos ? nfifos : 1));
+    uint32_t nfifos = nvcores + 1;
+    w->fifos = (int *)malloc(sizeof(int) * nfifos);
     if (!w->fifos) {
         free(w);
         return NULL;
@@ -244,8 +245,8 @@ static inline int up_grow(world_t w, uint64_t o, uint64_t n)
     return rc;
 }
 
-/* Interrupts the host of a vcore: one byte into its FIFO, never blocking. A full FIFO is already readable: the byte
- * is not needed. Returns the number of system calls made. */
+/* Interrupts the host of a vcore, or wakes the watcher (the number behind the last vcore): one byte into its FIFO, never
+ * blocking. A full FIFO is already readable: the byte is not needed. Returns the number of system calls made. */
 static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
 {
     char name[24], byte = 1;
@@ -264,6 +265,8 @@ static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
         while (n)
             name[at++] = digits[--n];
         name[at] = 0;
+        if (vcoreid == w->nfifos - 1)
+            strcpy(name, "watch");
         w->fifos[vcoreid] = openat(w->dir, name, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
         calls++;
         if (w->fifos[vcoreid] < 0)

@@ -43,6 +43,8 @@ cpdef uint64_t recover_page(Seg s, uint64_t here) noexcept nogil
 cpdef uint64_t recover_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(i=uint64_t)
 cpdef bint has_bits(Seg s, uint64_t mbox) noexcept nogil
+@cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t)
+cpdef bint has_ready(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(at=uint64_t, head=uint64_t, page=uint64_t, i=uint64_t, w=uint64_t, last=uint64_t, front=uint64_t, back=uint64_t)
 cpdef bint waiting_in(Seg s, uint64_t mbox, uint64_t upto) noexcept nogil
 @cython.locals(at=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, after=uint64_t, i=uint64_t)

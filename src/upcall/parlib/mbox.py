@@ -341,6 +341,29 @@ def has_bits(s: Seg, mbox: int) -> bool:
     return False
 
 
+def has_ready(s: Seg, mbox: int) -> bool:
+    """Whether a message waits to be taken (not: is in somebody's hands). True also when the walk gets too long to tell."""
+    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    pages = 0
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages:
+        at = page_at(s, here & PAGE_MASK)
+        i = (here >> 20) & 0xFFF
+        while i < s.page_slots:
+            w = lda64(s.mem, at + PAGE_HEADER + i * SLOT_SIZE)
+            if (w & 15) == READY and ((w >> 8) & GEN_MASK) == (here >> 32):
+                return True
+            if w == empty_word(here >> 32):
+                return False
+            i = i + 1
+        after = lda64(s.mem, at + PG_NEXT)
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
+        pages = pages + 1
+        if page_generation(s, here & PAGE_MASK) != (here >> 32) or pages > WALK_MAX:
+            return True
+        here = after
+    return False
+
+
 def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
     """Whether a message before place `upto` (0: anywhere) is not DONE: what a drain waits for."""
     advance_head(s, mbox)

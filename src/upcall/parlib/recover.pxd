@@ -2,14 +2,17 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
-    ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, MB_CHECK_BITS, MB_HEAD, PAGE_MASK, PI_NR_QUEUES,
-    VCPD_BIT, VCPD_FLAGS, VCPD_NOTIF_PENDING, VC_CAN_RCV_MSG, VC_NOHOST, VC_PREEMPTED
+    ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_VCORE_PREEMPT, MB_CHECK_BITS, MB_HEAD,
+    NO_VCORE, PAGE_MASK, PI_NR_QUEUES, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_PENDING, VC_AWAY,
+    VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED
 )
-from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, set_bit, spam_public_msg
+from ..kern.event cimport (
+    get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, send_kernel_event, set_bit, spam_public_msg
+)
 from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
 from ..kern.pages cimport name_is_dead
-from ..kern.proc cimport startcore, vc_state
-from ..machine.door cimport cas64, fand32, ld32, ld64, lda64, low32, mb, st64, str32, u64
+from ..kern.proc cimport proc_wait, startcore, take_core, vc_state
+from ..machine.door cimport cas64, fand32, interrupt, ld32, ld64, lda64, low32, mb, st64, str32, u64
 from .mbox cimport has_bits, recover_mbox, waiting_in
 
 @cython.locals(state=uint64_t)
@@ -18,7 +21,14 @@ cpdef bint is_hosted(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef bint has_public_mail(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(at=uint64_t, held=uint64_t)
 cpdef uint64_t restore_bit(Seg s, uint64_t vcoreid) noexcept nogil
-@cython.locals(flags=uint64_t, n=uint64_t, queue=uint64_t, found=uint64_t, v=uint64_t, evq=uint64_t, own=uint64_t, alert=uint64_t)
+@cython.locals(n=uint64_t)
+cpdef uint64_t num_queues(Seg s) noexcept nogil
+@cython.locals(n=uint64_t, queue=uint64_t, at=uint64_t, alert=uint64_t)
+cpdef void take_back(Seg s, uint64_t vcoreid, uint64_t name) noexcept nogil
+@cython.locals(n=uint64_t, queue=uint64_t, found=uint64_t, v=uint64_t, own=uint64_t)
 cpdef uint64_t recover_vcore(Seg s, uint64_t vcoreid, uint64_t name) noexcept nogil
+cpdef bint show_bits(Seg s, uint64_t mbox) noexcept nogil
+@cython.locals(vcpd=uint64_t, name=uint64_t, taken=bint)
+cpdef bint preempt_vcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(n=uint64_t, queue=uint64_t, v=uint64_t, own=uint64_t, state=uint64_t)
 cpdef void announce(Seg s) noexcept nogil

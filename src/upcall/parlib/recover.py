@@ -14,31 +14,43 @@ if not cython.compiled:
         ALERT_NONE,
         ALERT_POLLED,
         EV_CHECK_MSGS,
+        EV_VCORE_PREEMPT,
         EVQ_ALERT,
         EVQ_MBOX,
         MB_CHECK_BITS,
         MB_HEAD,
+        NO_VCORE,
         PAGE_MASK,
         PI_NR_QUEUES,
+        VC_AWAY,
         VC_CAN_RCV_MSG,
+        VC_LONG_HANDLER,
         VC_NOHOST,
         VC_PREEMPTED,
         VCPD_BIT,
         VCPD_FLAGS,
+        VCPD_HOST,
         VCPD_NOTIF_PENDING,
     )
-    from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, set_bit, spam_public_msg
+    from ..kern.event import (
+        get_vcpd_mbox_priv,
+        get_vcpd_mbox_pub,
+        send_indir,
+        send_kernel_event,
+        set_bit,
+        spam_public_msg,
+    )
     from ..kern.layout import Seg, evq_at, map_at, mbox_at, vcpd_at
     from ..kern.pages import name_is_dead
-    from ..kern.proc import startcore, vc_state
-    from ..machine.door import cas64, fand32, ld32, ld64, lda64, low32, mb, st64, str32, u64
+    from ..kern.proc import proc_wait, startcore, take_core, vc_state
+    from ..machine.door import cas64, fand32, interrupt, ld32, ld64, lda64, low32, mb, st64, str32, u64
     from .mbox import has_bits, recover_mbox, waiting_in
 
 
 def is_hosted(s: Seg, vcoreid: int) -> bool:
     """Whether somebody will look at this vcore's mail by itself."""
     state = vc_state(lda64(s.mem, map_at(s, vcoreid)))
-    return state != VC_NOHOST and state != VC_PREEMPTED
+    return state != VC_NOHOST and state != VC_PREEMPTED and state != VC_AWAY
 
 
 def has_public_mail(s: Seg, vcoreid: int) -> bool:
@@ -61,27 +73,42 @@ def restore_bit(s: Seg, vcoreid: int) -> int:
     return 1
 
 
+def num_queues(s: Seg) -> int:
+    """How many event queues there are; never more than the geometry's."""
+    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
+    if n > s.max_queues:
+        return s.max_queues
+    return n
+
+
+def take_back(s: Seg, vcoreid: int, name: int) -> None:
+    """Takes back what others rely on: that the vcore looks at its public mail (VC_CAN_RCV_MSG), and at the queues that
+    its host, or another dead one, has answered for."""
+    fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_CAN_RCV_MSG | VC_LONG_HANDLER))
+    # No more mail for it, before its mail is looked at: pairs with `try_spam_vcore`.
+    mb()
+    n = num_queues(s)
+    queue = 0
+    while queue < n:
+        at = evq_at(s, queue) + EVQ_ALERT
+        alert = ld64(s.mem, at)
+        # Other dead hosts' too: the next host of a vcore writes its own name over theirs.
+        if (alert & 15) == ALERT_POLLED and ((alert >> 32) == name or name_is_dead(s, alert >> 32)):
+            cas64(s.mem, at, alert, ALERT_NONE)
+        queue = queue + 1
+
+
 def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
     """Takes over for a host that is gone or out: its VC_CAN_RCV_MSG, what it polled, what a dead one had in its hands.
     Any actor may, again and again. Returns how many messages will be delivered again."""
-    flags = vcpd_at(s, vcoreid) + VCPD_FLAGS
-    fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
-    # No more mail for it, before its mail is looked at: pairs with `try_spam_vcore`.
-    mb()
-    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
-    if n > s.max_queues:
-        n = s.max_queues
+    take_back(s, vcoreid, name)
+    n = num_queues(s)
     queue = 0
     found = 0
     if name == 0 or name_is_dead(s, name):
         found = restore_bit(s, vcoreid)
     while queue < n:
-        evq = evq_at(s, queue)
-        alert = ld64(s.mem, evq + EVQ_ALERT)
-        # Its promise, and those of other dead hosts: the next host of a vcore writes its own name over theirs.
-        if (alert & 15) == ALERT_POLLED and ((alert >> 32) == name or name_is_dead(s, alert >> 32)):
-            cas64(s.mem, evq + EVQ_ALERT, alert, ALERT_NONE)
-        own = ld32(s.mem, evq + EVQ_MBOX)
+        own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
         if own != 0 and own <= s.nr_mboxes:
             found = found + recover_mbox(s, own - 1)
         queue = queue + 1
@@ -93,16 +120,48 @@ def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
     return found
 
 
+def show_bits(s: Seg, mbox: int) -> bool:
+    """Whether a bit of the mailbox is set; if so `check_bits` says it again: who cleared that may not come to the bits."""
+    if not has_bits(s, mbox):
+        return False
+    str32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS, 1)
+    return True
+
+
+def preempt_vcore(s: Seg, vcoreid: int) -> bool:
+    """Takes over for a host that is alive and does not move (stopped, or long in one handler while mail waits): its core is
+    taken, what others rely on is taken back and announced to them. What it has in hand stays there. True if it had a
+    core; again and again does no harm: a host that is stopped once more on its way back has promised anew.
+
+    The host finds out when it moves: in vcore context by its word in the vcoremap, in user code by the interrupt."""
+    vcpd = vcpd_at(s, vcoreid)
+    name = ld64(s.mem, vcpd + VCPD_HOST)
+    taken = take_core(s, vcoreid, VC_AWAY)
+    take_back(s, vcoreid, name)
+    proc_wait(s)
+    show_bits(s, get_vcpd_mbox_pub(s, vcoreid))
+    announce(s)
+    if taken:
+        # For a registered queue: the program may want to know. Nobody relies on it.
+        s.indir.clear()
+        s.indir.ev_type = EV_VCORE_PREEMPT
+        s.indir.arg2 = vcoreid
+        s.indir.arg3 = vcoreid
+        send_kernel_event(s, s.indir, NO_VCORE)
+        # Pending before the interrupt: `on_interrupt` looks there. In vcore context it ends a spin.
+        str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)
+        interrupt(s.world, vcoreid)
+    return taken
+
+
 def announce(s: Seg) -> None:
     """After a recovery: every queue in which something waits is announced again, and the process woken, so that nothing
     waits for a vcore that will not come."""
-    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
-    if n > s.max_queues:
-        n = s.max_queues
+    n = num_queues(s)
     queue = 0
     while queue < n:
         own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
-        if own != 0 and own <= s.nr_mboxes and (waiting_in(s, own - 1, 0) or has_bits(s, own - 1)):
+        if own != 0 and own <= s.nr_mboxes and (waiting_in(s, own - 1, 0) or show_bits(s, own - 1)):
             state = ld64(s.mem, evq_at(s, queue) + EVQ_ALERT) & 15
             if state != ALERT_POLLED:
                 st64(s.mem, evq_at(s, queue) + EVQ_ALERT, ALERT_NONE)

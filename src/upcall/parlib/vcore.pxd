@@ -5,8 +5,8 @@ from ..kern.const cimport (
     ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
     MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_DRAINERS, PI_DRAIN_SEQ, PI_NR_QUEUES,
     PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
-    VCPD_NOTIF_PENDING, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED, VC_PREEMPTED_FLAG, WALK_MAX,
-    WATCH_MAX
+    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED,
+    VC_PREEMPTED_FLAG, WALK_MAX, WATCH_MAX
 )
 from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub
 from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
@@ -17,7 +17,7 @@ from ..machine.door cimport (
     st32, st64, str32, str64, u64, xchg64
 )
 from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take
-from .recover cimport has_public_mail, is_hosted, recover_vcore, restore_bit
+from .recover cimport announce, has_public_mail, is_hosted, recover_vcore, restore_bit
 
 cdef class VCore:
     cdef public Seg s
@@ -30,6 +30,7 @@ cdef class VCore:
     cdef public bint in_vcore_context, leaving
     cpdef int deliver(self, Cursor cur, uint64_t at) except -1
     cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
+    cpdef int sleep(self) except -1
 
 
 @cython.locals(cur=Cursor, own=uint64_t)
@@ -62,6 +63,8 @@ cpdef int64_t handle_events(VCore vc) except -1
 cpdef int64_t handle_remote(VCore vc) except -1
 @cython.locals(found=uint64_t, i=uint64_t)
 cpdef int64_t work(VCore vc) except -1
+@cython.locals(s=Seg, state=uint64_t)
+cpdef void core_lost(VCore vc) except *
 @cython.locals(s=Seg)
 cpdef void before_handler(VCore vc, Cursor cur, uint64_t queue, bint slow) noexcept
 @cython.locals(s=Seg)

@@ -42,8 +42,12 @@ if not cython.compiled:
         SL_QUEUE,
         SL_TYPE,
         STOP_NOW,
+        VC_AWAY,
+        VC_BULK,
         VC_CAN_RCV_MSG,
         VC_LONG_HANDLER,
+        VC_NOHOST,
+        VC_PREEMPTED,
         VC_PREEMPTED_FLAG,
         VCPD_BIT,
         VCPD_FLAGS,
@@ -76,12 +80,12 @@ if not cython.compiled:
         u64,
     )
     from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take
-    from .recover import has_public_mail, is_hosted, recover_vcore, restore_bit
+    from .recover import announce, has_public_mail, is_hosted, recover_vcore, restore_bit
 
 
 class VCore:
-    """One vcore's private side. A subclass gives `deliver`, which runs a handler, and `deliver_bit`. `threads`: the queues
-    whose handlers run in uthread context, which `work` leaves to the host."""
+    """One vcore's private side. A subclass gives `deliver`, which runs a handler, `deliver_bit`, and `sleep`. `threads`: the
+    queues whose handlers run in uthread context, which `work` leaves to the host."""
 
     def __init__(self, s, vcoreid):
         self.s = s
@@ -104,6 +108,10 @@ class VCore:
 
     def deliver_bit(self, cur, ev_type):
         """Runs the handler of an event type whose bit was set."""
+        raise NotImplementedError
+
+    def sleep(self):
+        """Sleeps until somebody gives this vcore a core, then enters it again (`vcore_entry`)."""
         raise NotImplementedError
 
 
@@ -305,6 +313,8 @@ def handle_remote(vc: VCore) -> int:
 
 def work(vc: VCore) -> int:
     """One round of vcore context: everything there is to do now. Returns how many messages were handled."""
+    if not is_running(vc_state(ld64(vc.s.mem, map_at(vc.s, vc.vcoreid)))):
+        core_lost(vc)
     found = handle_events(vc)
     if vc.others:
         found = found + handle_remote(vc)
@@ -316,6 +326,21 @@ def work(vc: VCore) -> int:
     if found:
         tell_drainers(vc.s)
     return found
+
+
+def core_lost(vc: VCore) -> None:
+    """This vcore's core was taken while it ran. AWAY, because it did not move: it does now, and comes back. Else what it
+    answers for goes to others, and it sleeps until it is given a core again."""
+    s = vc.s
+    state = vc_state(lda64(s.mem, map_at(s, vc.vcoreid)))
+    if state == VC_AWAY:
+        vcore_entry(vc)
+    elif state == VC_PREEMPTED or state == VC_BULK:
+        vcore_leave(vc)
+        announce(s)
+        vc.sleep()
+    elif state == VC_NOHOST:
+        vc.leaving = True  # somebody says that this host is dead: another may be there already
 
 
 def before_handler(vc: VCore, cur: Cursor, queue: int, slow: bool) -> None:
