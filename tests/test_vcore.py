@@ -439,6 +439,19 @@ def test_yield_clears_dead_claims_away(bench: Bench) -> None:
     assert not bench.mbox.waiting_in(sender, bench.event.queue_mbox(sender, 0), 0)
 
 
+@pytest.mark.parametrize("box", ["get_vcpd_mbox_pub", "get_vcpd_mbox_priv"])
+def test_yield_clears_dead_claims_in_its_own_mail_away(bench: Bench, box: str) -> None:
+    vc = bench.asleep(0)
+    sender = bench.actor()
+    mbox = getattr(bench.event, box)(sender, 0)
+    assert bench.ucq.claim_slot(sender, mbox)
+    bench.kill(sender)
+    assert bench.mbox.waiting_in(bench.at, mbox, 0)
+    bench.proc.startcore(bench.actor(), 0)  # as a drain does
+    bench.settle(vc)
+    assert not bench.mbox.waiting_in(bench.at, mbox, 0)
+
+
 def test_yield_tells_those_who_wait_for_a_drain(bench: Bench) -> None:
     vc = bench.vcore(0)
     bench.set(bench.at.procinfo + const.PI_DRAINERS, 1, 4)

@@ -383,6 +383,9 @@ def vcore_yield(vc: VCore) -> bool:
             advance_head(s, cur.mbox)
             if news(s, cur) or ld32(s.mem, mbox_at(s, cur.mbox) + MB_CHECK_BITS) != 0:
                 return False
+    # Claims that dead senders left in our own mail: nobody else meets them, and a drain would wait for them.
+    reap_skipped(s, vc.pub)
+    reap_skipped(s, vc.priv)
     fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
     # No more mail for us, before the last look at pending: pairs with `try_spam_vcore`, which posts, sets pending,
     # fences, and reads the flag again.
