@@ -5,8 +5,10 @@ it, far behind the file's data. The kernel drops the lock when its holder dies, 
 open of its own, never mapped and never passed on: a mapping or a descriptor that a child inherits would keep the lock up.
 A forked child closes it first thing.
 
-The lock is taken first, then the slot's generation rises, then the name (slot, generation) is used: so whoever finds a
-name with an older generation knows without asking that its owner is gone.
+Two bytes are locked: the slot's, so that nobody else takes it, and the name's, by which everybody asks whether its owner
+lives. Both are, then the slot's generation rises, then the name (slot, generation) is used: so whoever finds a name with an
+older generation knows without asking that its owner is gone. With the slot's byte alone a dead name would live again from
+the lock to the generation, and for as long as the taker is stopped between them.
 """
 
 from __future__ import annotations
@@ -22,8 +24,11 @@ from collections.abc import Iterator
 from ..errors import SegmentError
 from ..front import port
 from ..kern import const
+from ..kern.layout import name_of
 
 LOCK_BASE = 1 << 40
+NAME_LOCKS = 1 << 40
+"""Behind the slots' bytes, and behind LOCK_BASE like them: a byte for each name."""
 _FLOCK = struct.Struct("hhqqi4x")
 SUPERVISOR_SLOT = 0
 """Slot 0 is the supervisor's: whoever holds it attends the process."""
@@ -113,19 +118,21 @@ class SlotTable:
                 for i in candidates:
                     attached = bool(self._word(i) >> 32)
                     if i not in self._mine and attached == marked and try_lock(self.fd, i):
-                        return i, self._settle(i, role)
+                        generation = ((self._word(i) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
+                        if try_lock(self.fd, NAME_LOCKS + name_of(i, generation)):
+                            self._settle(i, generation, role)
+                            return i, generation
+                        unlock(self.fd, i)  # somebody holds a name that nobody has: no protocol step does that
         return None
 
-    def _settle(self, slot: int, role: int) -> int:
+    def _settle(self, slot: int, generation: int, role: int) -> None:
         at = self._at + slot * const.SLOT_STRIDE
-        generation = ((self._word(slot) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
         # The generation first: it declares every claim of the former owner dead before this one makes any.
         struct.pack_into("Q", self._memory, at + const.AS_WORD, generation | 1 << 32)
         self._memory[at + const.AS_SENT : at + const.SLOT_STRIDE] = bytes(const.SLOT_STRIDE - const.AS_SENT)
         struct.pack_into("IIQ", self._memory, at + const.AS_PID, os.getpid(), threading.get_native_id(), role)
         struct.pack_into("Q", self._memory, at + const.AS_SINCE, time.time_ns())
         self._mine.add(slot)
-        return generation
 
     def give_back(self, slot: int) -> None:
         """Gives a slot back: marked first, unlocked then."""
@@ -133,9 +140,9 @@ class SlotTable:
             if slot not in self._mine:
                 return
             self._mine.discard(slot)
-            struct.pack_into(
-                "Q", self._memory, self._at + slot * const.SLOT_STRIDE, self._word(slot) & const.SLOT_GEN_MASK
-            )
+            generation = self._word(slot) & const.SLOT_GEN_MASK
+            struct.pack_into("Q", self._memory, self._at + slot * const.SLOT_STRIDE, generation)
+            unlock(self.fd, NAME_LOCKS + name_of(slot, generation))
             unlock(self.fd, slot)
 
     def attached(self, probe: int) -> list[int]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from ..errors import SegmentError
 from ..flags import EventFlag, EventType
 from ..host.segment import open_segment
-from ..host.slots import SUPERVISOR_SLOT, is_locked
+from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, is_locked
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import evq_at, map_at, mbox_at, page_at, slot_record_at, vcpd_at
+from ..kern.layout import evq_at, map_at, mbox_at, name_of, page_at, slot_record_at, vcpd_at
 from .records import (
     ALERT_STATES,
     ON_FULL,
@@ -100,8 +100,9 @@ class Reader:
     def alive(self, slot: int) -> bool:
         """Whether somebody living holds this attach slot."""
         if slot not in self._alive:
-            marked = slot < self.geometry.max_slots and self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) >> 32
-            self._alive[slot] = bool(marked) and is_locked(self.segment.probe, slot)
+            word = self.u64(slot_record_at(self.seg, slot) + const.AS_WORD) if slot < self.geometry.max_slots else 0
+            name = name_of(slot, word & const.SLOT_GEN_MASK)
+            self._alive[slot] = bool(word >> 32) and is_locked(self.segment.probe, NAME_LOCKS + name)
         return self._alive[slot]
 
     def slot_pid(self, slot: int) -> int:

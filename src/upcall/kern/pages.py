@@ -77,7 +77,7 @@ def name_is_dead(s: Seg, name: int) -> bool:
     w = ld64(s.mem, slot_record_at(s, slot) + AS_WORD)
     if (w & SLOT_GEN_MASK) != (name >> 12):
         return True
-    return not alive(s.world, slot)
+    return not alive(s.world, name)
 
 
 def claim_page(s: Seg, page: int) -> bool:

@@ -49,7 +49,7 @@ cdef extern from "upcall_machine.h" nogil:
     void pause "up_pause"()
     world_t world_new "up_world_new"(mem_t base, int file, int probe, int dir, uint32_t nfifos)
     void world_free "up_world_free"(world_t w)
-    bint alive "up_alive"(world_t w, uint64_t slot)
+    bint alive "up_alive"(world_t w, uint64_t name)
     int grow "up_grow"(world_t w, uint64_t o, uint64_t n)
     uint64_t interrupt "up_interrupt"(world_t w, uint64_t vcoreid)
     int watch_forks "up_watch_forks"()

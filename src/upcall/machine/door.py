@@ -207,8 +207,8 @@ def pause() -> None:
     """Nothing to yield to."""
 
 
-def alive(w: World, slot: int) -> bool:
-    return slot not in w.dead
+def alive(w: World, name: int) -> bool:
+    return name & 0xFFF not in w.dead
 
 
 def grow(w: World, o: int, n: int) -> int:

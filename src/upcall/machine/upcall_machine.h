@@ -212,9 +212,10 @@ static inline void up_world_free(world_t w)
     free(w);
 }
 
-/* Does the kernel still keep the liveness lock of attach slot `slot`? One byte per slot, far behind the data. */
-#define UP_LOCK_BASE (1LL << 40)
-static inline int up_alive(world_t w, uint64_t slot)
+/* Does the kernel still keep the liveness lock of `name`? One byte for each name, slot and generation, far behind the
+   data: the lock of a dead name is nobody else's, though its slot may have been taken again. */
+#define UP_NAME_LOCKS (1LL << 41)
+static inline int up_alive(world_t w, uint64_t name)
 {
     struct flock fl;
     if (!w)
@@ -222,7 +223,7 @@ static inline int up_alive(world_t w, uint64_t slot)
     memset(&fl, 0, sizeof fl);
     fl.l_type = F_WRLCK;
     fl.l_whence = SEEK_SET;
-    fl.l_start = UP_LOCK_BASE + (off_t)slot;
+    fl.l_start = UP_NAME_LOCKS + (off_t)(name & 0xFFFFFFFF);
     fl.l_len = 1;
     if (fcntl(w->probe, F_OFD_GETLK, &fl) != 0)
         return 1; /* cannot tell: never take what may be alive */
