@@ -822,19 +822,6 @@ def test_a_forked_child_must_connect_anew(notes: Notes) -> None:
     assert [note[0] for note in notes.read()] == [1, 1, 2, 3, 3]
 
 
-def test_a_forked_child_of_the_owner_sends_on_its_own(notes: Notes) -> None:
-    proc, queue = echo(notes)
-    with running(proc):
-        queue.send("order", arg1=1)
-
-        def child() -> None:
-            proc.vcore(0).send("order", arg1=2)
-
-        assert ended(forked(child)) == 0
-        queue.send("order", arg1=3)
-    assert [note[0] for note in notes.read()] == [1, 2, 3]
-
-
 @pytest.mark.parametrize(
     "use",
     [

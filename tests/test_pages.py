@@ -249,6 +249,23 @@ def test_name_with_an_impossible_slot_is_dead(bench: Bench, name: int) -> None:
     assert bench.pages.name_is_dead(bench.actor(), name)
 
 
+def test_a_buried_name_is_dead_though_its_lock_is_held(bench: Bench) -> None:
+    """A child that a dying process was forking holds its lock for a moment: who has seen the death need not ask."""
+    seg, other = bench.actor(), bench.actor()
+    bench.pages.bury_name(other, seg.me)
+    assert bench.pages.name_is_dead(other, seg.me)
+
+
+def test_only_the_owner_of_that_name_is_buried(bench: Bench) -> None:
+    former, other = bench.actor(), bench.actor()
+    bench.kill(former)
+    before = bytes(bench.buffer)
+    bench.pages.bury_name(other, former.me)
+    for name in (0xFFF, 2**32 - 1, 2**64 - 1):
+        bench.pages.bury_name(other, name)
+    assert bytes(bench.buffer) == before
+
+
 # ---- who waits for room ----------------------------------------------------------------------------------------------
 
 

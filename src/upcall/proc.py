@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from .errors import FlagError, VCoreIdError
+from .errors import FlagError, ForkedHandle, VCoreIdError
 from .flags import WORK_QUEUE, EventFlag, EventType, check_flags
 from .host import tables
 from .host.definition import Definition, Handler, QueueSpec, Registration
@@ -95,6 +95,7 @@ class Proc(Doors):
         self.name = name
         self._queues: dict[str, Queue] = {}
         self._running: Any = None
+        self._pid = 0
         self._handle: Handle | None = None
 
     # Definition
@@ -225,6 +226,7 @@ class Proc(Doors):
         self._must_not_run("start")
         self._check_start_method()
         self._running = start_child(self)
+        self._pid = os.getpid()
         return self
 
     def _check_start_method(self) -> None:
@@ -239,11 +241,13 @@ class Proc(Doors):
         TimeoutError past `timeout` seconds: it is still stopping."""
         if self._running is None:
             return
+        self._check_not_forked()
         if stop not in (None, "drain", "now"):
             raise ValueError(f"stop={stop!r} must be 'drain', 'now' or None")
         self._running.stop(stop or self.definition.stop, timeout)
         self._close_handle()
         self._running = None
+        self._pid = 0
 
     def drain(self, timeout: float | None = None) -> list[int]:
         """Returns when every event sent so far has been handled. Private mail of vcores that nobody hosts is left out:
@@ -258,14 +262,15 @@ class Proc(Doors):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        if self._pid == os.getpid():  # a forked child leaves the block too
+            self.stop()
 
     def handle(self) -> Handle:
         """The attached segment of the running process."""
-        if self._handle is None or self._handle.segment.attachment.forked():
+        self._check_not_forked()
+        if self._handle is None:
             from .host.segment import open_segment
 
-            self._close_handle()
             if self._running is None:
                 raise RuntimeError(
                     f"process {self.name!r} does not run here: start() it, or upcall.connect({self.name!r})"
@@ -273,8 +278,17 @@ class Proc(Doors):
             self._handle = Handle(open_segment(self.name), may_register=True)
         return self._handle
 
+    def _check_not_forked(self) -> None:
+        """ForkedHandle in a child of the process that started it, or of a worker."""
+        if self._pid not in (0, os.getpid()):
+            raise ForkedHandle(
+                f"process {self.name!r} belongs to process {self._pid}, this is its forked child {os.getpid()}: "
+                f"upcall.connect({self.name!r}) here"
+            )
+
     def _lend_handle(self, handle: Handle) -> None:
         """In a worker: the process's own queues send under the vcore's name."""
+        self._pid = os.getpid()
         for queue in self._queues.values():
             queue._unbind()
         self._handle = handle

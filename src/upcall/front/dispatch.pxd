@@ -4,7 +4,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport malloc
 
-from ..machine.door cimport futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
+from ..machine.door cimport forked, futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
 from ..kern.const cimport (
     FAST_STREAK, LONG_NS, NO_VCORE, PI_STOP, SLOT_SIZE, SL_QUEUE, SL_TYPE, VCPD_BATCHES, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED,
     VCPD_PARKS, VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY
@@ -41,6 +41,7 @@ cdef class Dispatcher(VCore):
     cdef int run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev) except -1
     cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1
     cpdef int run_thread(self, uint64_t queue) except -1
+    cdef int let_signals_in(self) except -1
     cpdef int turn(self) except -1
     cpdef bint idle(self) except -1
     cpdef int sleep(self) except -1

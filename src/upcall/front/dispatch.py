@@ -11,7 +11,8 @@ import cython
 
 class Dispatcher(VCore):
     """Runs handlers. `names` tells type and queue names; `report` is told of what went wrong: `report.failed(event,
-    error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`."""
+    error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`; `report.impostor(error)` ends a forked child that has
+    returned from a handler."""
 
     def __init__(self, s: Seg, vcoreid: uint64_t, names: object, report: object):
         VCore.__init__(self, s, vcoreid)
@@ -124,8 +125,12 @@ class Dispatcher(VCore):
             else:
                 handler(ev)
         except BaseException as error:
+            if forked(self.s.world):
+                self.report.impostor(error)
             self.bump(VCPD_ERRORS, 1)
             self.report.failed(ev, error)
+        if forked(self.s.world):
+            self.report.impostor(None)
         if timed:
             if now_ns() - start > LONG_NS:
                 self.fast[number] = 0
@@ -207,6 +212,13 @@ class Dispatcher(VCore):
             return 1
         return handle_bits(self, cur)
 
+    def let_signals_in(self):
+        """Python's signal handlers run here; one may fork, and its child come back."""
+        PyErr_CheckSignals()
+        if forked(self.s.world):
+            self.report.impostor(None)
+        return 0
+
     def turn(self):
         """The vcore's loop, as far as it is compiled: works, looks a while longer, sleeps, until a stop. For a vcore whose
         queues all run in vcore context."""
@@ -214,7 +226,7 @@ class Dispatcher(VCore):
         while not self.leaving and ld32(s.mem, s.procinfo + PI_STOP) == 0:
             if work(self) == 0:
                 self.idle()
-            PyErr_CheckSignals()
+            self.let_signals_in()
         return 0
 
     def idle(self):
@@ -248,7 +260,7 @@ class Dispatcher(VCore):
             if is_running(state) or state == VC_AWAY or ld32(s.mem, s.procinfo + PI_STOP) != 0:
                 break
             # The word, then the signals: pairs with `up_on_signal`. The other way round one could be slept over.
-            PyErr_CheckSignals()
+            self.let_signals_in()
             self.bump(VCPD_SYSCALLS, 1)
             with cython.nogil:
                 futex_wait(s.mem, at, w, -1)

@@ -3,7 +3,7 @@ from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 
-from ..machine.door cimport copy_words, ld16, ld32, ld64
+from ..machine.door cimport copy_words, forked, ld16, ld32, ld64
 from ..kern.arena cimport block_capacity, block_data, free_block, own_block
 from ..kern.const cimport (
     INLINE_MAX, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SL_BLOCK, SL_INLINE, SL_LEN, SL_QUEUE, SL_TYPE, SL_WORD

@@ -38,7 +38,10 @@ class Event:
 
     @property
     def payload(self):
-        """The payload's bytes; ValueError once the event is done and the payload was not kept."""
+        """The payload's bytes; ValueError once the event is done and the payload was not kept, ForkedHandle in a forked
+        child. A view that was taken before the fork reads zeros there: give a child bytes(ev.payload)."""
+        if forked(self.s.world):
+            self.names.fail_forked()
         if self.length == 0:
             return NOTHING
         if self.block != 0 and self.data == cython.NULL:
@@ -46,6 +49,8 @@ class Event:
         return memoryview(self)
 
     def __getbuffer__(self, view: cython.pointer(Py_buffer), flags: cython.int):
+        if forked(self.s.world):
+            self.names.fail_forked()
         if self.block != 0 and self.data == cython.NULL:
             raise BufferError("the event is done and its payload released")
         at: cython.p_char = self.data if self.block != 0 else cython.cast(cython.p_char, self.inline)
@@ -140,6 +145,8 @@ class EventBatch:
             i += 1
 
     def event(self, i):
+        if forked(self.s.world):
+            self.names.fail_forked()
         if self.done:
             raise ValueError("the batch is done: keep its events, or bytes(ev.payload), in the handler")
         if self.kept is not None:

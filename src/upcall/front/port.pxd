@@ -1,12 +1,16 @@
 cimport cython
-from cpython.buffer cimport Py_buffer, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    Py_buffer, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
+from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    close_in_child, copy_in, faa32, fork_count, forget_in_child, futex_wait, interrupt, ld32, ld64, mb, mem_t, signal_wakes, src_t, st64, str32, watch_forks,
-    world_free, world_new, world_t
+    close_all_held, close_held, copy_in, faa32, forked, futex_wait, interrupt, ld32, ld64, mb, mem_t, open_held,
+    signal_wakes, src_t, st64, str32, watch_forks, world_base, world_free, world_locks, world_new, world_open,
+    world_probe, world_t
 )
 from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
 from ..kern.const cimport (
@@ -32,9 +36,7 @@ cdef class Mapping:
 @cython.final
 cdef class Attachment:
     cdef readonly Seg s
-    cdef object mapping
     cdef world_t world
-    cdef readonly uint64_t forks
     cpdef Seg seg(self, uint64_t slot, uint64_t generation)
     cpdef bint forked(self)
 

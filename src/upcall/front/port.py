@@ -38,17 +38,51 @@ class Mapping:
 
 
 class Attachment:
-    """One process's use of one segment: the mapping, and the files that the door needs. `forks` tells a forked child
-    that this belongs to its parent."""
+    """One process's use of one segment: the mapping (as a buffer), and the files that go with it. `file` is the open
+    segment, the attachment's from now on, `folder` where its FIFOs are. A forked child has neither mapping nor files: the
+    objects are there, the memory is its own and all zeros. OSError if it cannot be mapped."""
 
-    def __init__(self, s: Seg, buffer: object, file: int, probe: int, folder: int):
+    def __init__(self, s: Seg, file: int, folder: str):
         self.s = s
-        self.mapping = bind(s, buffer)
-        self.world = world_new(s.mem, file, probe, folder, s.max_vcores)
+        self.world = world_new(file, s.size, s.max_vcores)
         if self.world == cython.NULL:
-            raise MemoryError
+            code = errno
+            raise OSError(code, os.strerror(code), folder)
+        s.mem = world_base(self.world)
         s.world = self.world
-        self.forks = fork_count()
+        path: bytes = os.fsencode(folder)
+        code = world_open(self.world, path)
+        if code != 0:
+            raise OSError(code, os.strerror(code), folder)
+
+    def __getbuffer__(self, view: cython.pointer(Py_buffer), flags: cython.int):
+        PyBuffer_FillInfo(view, self, self.s.mem, self.s.size, 0, flags)
+
+    def open_file(self, path: str, flags: cython.int) -> int:
+        """Opens a file that belongs to the attachment: a forked child closes it first thing."""
+        name: bytes = os.fsencode(path)
+        fd: cython.int = open_held(self.world, name, flags)
+        if fd < 0:
+            raise OSError(-fd, os.strerror(-fd), path)
+        return fd
+
+    def close_file(self, fd: cython.int) -> None:
+        """Closes one of its files; in a forked child, where it is closed and the number another file's, nothing."""
+        close_held(self.world, fd)
+
+    def close_files(self) -> None:
+        """Closes all of them. What still uses the mapping finds no room in it from now on, and everybody alive."""
+        close_all_held(self.world)
+
+    @property
+    def probe(self) -> int:
+        """A second open of the segment: to ask for the locks that are held through others, one's own included."""
+        return world_probe(self.world)
+
+    @property
+    def locks(self) -> int:
+        """A third one, which holds this process's liveness locks."""
+        return world_locks(self.world)
 
     def seg(self, slot, generation):
         """A view of the same segment under another name: for one more thread."""
@@ -61,21 +95,10 @@ class Attachment:
 
     def forked(self):
         """Whether this is a child of the process that attached."""
-        return self.forks != fork_count()
+        return forked(self.world)
 
     def __dealloc__(self):
         world_free(self.world)
-
-
-def lock_dies_in_child(fd: int) -> None:
-    """Sees to it that a forked child closes a file that holds liveness locks. RuntimeError if too many are open."""
-    if not close_in_child(fd):
-        raise RuntimeError("more than 256 attachments in one process: close some")
-
-
-def lock_is_closed(fd: int) -> None:
-    """The file will be closed by its owner; a child need not."""
-    forget_in_child(fd)
 
 
 def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None:
@@ -159,7 +182,7 @@ class Sender:
 
     def check(self):
         """A handle of a forked parent is an error."""
-        if self.attachment.forks != fork_count():
+        if forked(self.s.world):
             self.owner.fail_forked()
 
     def put(self, msg, vcore):
@@ -183,6 +206,7 @@ class Sender:
     def put_waiting(self, msg, vcore):
         """As `put`, when there was no room: does what the queue was told to do then."""
         s = self.s
+        self.check()
         if self.on_full == ON_FULL_BIT:
             return self.put_bit(msg, vcore)
         if self.on_full == ON_FULL_RAISE or not self.owner.may_block():
@@ -202,6 +226,7 @@ class Sender:
             if status != FULL:
                 return status
             PyErr_CheckSignals()
+            self.check()  # a signal handler may fork, and its child come back
             if self.thread == 0:
                 self.owner.check_open()  # closed by another thread while we waited
 
@@ -220,7 +245,7 @@ class Sender:
         """See `upcall.Queue.send`."""
         if self.thread != PyThread_get_thread_ident():
             return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
-        if self.attachment.forks != fork_count():
+        if forked(self.s.world):
             self.owner.fail_forked()
         number: uint64_t = self.last_number
         if type is not self.last_type:

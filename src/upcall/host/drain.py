@@ -25,6 +25,7 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
     port.add_word(seg, at, 1)
     try:
         while True:
+            handle.check_open()  # a signal handler may fork, or close it
             # Counted in, then the sequence word, then the look: pairs with the fence in `tell_drainers`.
             seen = segment.u32(seg.procinfo + const.PI_DRAIN_SEQ)
             left_out = [v for v in range(seg.max_vcores) if _unhosted(handle, v)]

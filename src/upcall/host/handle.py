@@ -77,9 +77,9 @@ class Handle:
 
     def thread(self) -> _Thread:
         """The calling thread's own name; made at first use."""
+        self.check_open()
         found: _Thread | None = getattr(self._local, "thread", None)
         if found is None:
-            self.check_open()
             found = _Thread(self.segment, self.segment.attach(self.role))
             self._local.thread = found
         return found
@@ -111,7 +111,7 @@ class Handle:
         return self.queues[name]
 
     def close(self) -> None:
-        """Detaches; every later use is an error."""
+        """Detaches; every later use is an error. In a forked child, where nothing is attached: nothing."""
         if self.pid == os.getpid():
             self._local = threading.local()
             self.segment.close()
@@ -159,6 +159,7 @@ class Handle:
 
     def fail(self, status: int, queue: int) -> NoReturn:
         """The exception for a protocol status."""
+        self.check_open()
         where = (
             f"queue {self._queue_names.get(queue + 1)!r} of {self.name!r}"
             if queue != const.NO_VCORE

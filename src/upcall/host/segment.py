@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import secrets
 import stat
 import struct
-import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,41 +125,23 @@ class Geometry:
         )
 
 
-_open: weakref.WeakSet[Segment] = weakref.WeakSet()
-_of_parent: list[Segment] = []
-
-
-def _in_forked_child() -> None:
-    """The mapping is not inherited (MADV_DONTFORK), but the object is: if it were freed here, it would unmap whatever the
-    child has put at that address since. So a child keeps its parent's segments for ever."""
-    _of_parent.extend(_open)
-
-
-os.register_at_fork(after_in_child=_in_forked_child)
-
-
 class Segment:
-    """One process's open segment: file, mapping, attach slots, FIFOs. Made by :func:`create` or :func:`open_segment`."""
+    """One process's open segment: file, mapping, attach slots, FIFOs. Made by :func:`create` or :func:`open_segment`; `fd`
+    is its own from then on. In a forked child it is a shell without mapping and files (`front/port.Attachment`)."""
 
     def __init__(self, path: Path, fd: int, geometry: Geometry) -> None:
         self.path = path
         self.name = path.name
         self.geometry = geometry
         self.file = fd
-        # By its descriptor, not by its path: that may lead to another segment by now.
-        again = f"/proc/self/fd/{fd}"
-        self.probe = os.open(again, os.O_RDWR | os.O_CLOEXEC)
-        self.dir = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         seg = geometry.seg()
-        self.map = mmap.mmap(fd, seg.size)
-        self.map.madvise(mmap.MADV_DONTFORK)
-        self.memory = memoryview(self.map)
-        self.attachment = port.Attachment(seg, self.map, fd, self.probe, self.dir)
+        self.attachment = port.Attachment(seg, fd, str(path))
+        self.probe = self.attachment.probe
+        self.memory = memoryview(self.attachment)
         self.seg = seg
-        self.slots = SlotTable(self.memory, seg.slots, geometry.max_slots, again)
+        self.slots = SlotTable(self.attachment, self.memory, seg.slots, geometry.max_slots)
         self.supervisor: Seg | None = None
         self.closed = False
-        _open.add(self)
 
     def attach(self, role: int, slot: int | None = None) -> Seg:
         """A view under a name of its own, for one more thread. Give it back with `detach`."""
@@ -211,10 +191,9 @@ class Segment:
         if self.closed:
             return
         self.closed = True
-        self.slots.close()
-        os.close(self.probe)
-        os.close(self.dir)
-        os.close(self.file)
+        if not self.attachment.forked():
+            self.slots.close()
+            self.attachment.close_files()
 
 
 def open_segment(name: str) -> Segment:
@@ -241,8 +220,7 @@ def _open_file(name: str) -> Segment:
     try:
         return Segment(path, fd, read_geometry(fd, name))
     except BaseException:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+        os.close(fd)
         raise
 
 

@@ -65,17 +65,17 @@ def unlock(fd: int, slot: int) -> None:
 
 
 class SlotTable:
-    """The attach slots of one segment, as one process uses them. `memory` is the mapped segment, `at` the table's offset,
-    `path` the segment's file (opened once more, for the locks)."""
+    """The attach slots of one segment, as one process uses them. `memory` is the mapped segment, `at` the table's
+    offset."""
 
-    def __init__(self, memory: memoryview, at: int, count: int, path: str) -> None:
+    def __init__(self, attachment: port.Attachment, memory: memoryview, at: int, count: int) -> None:
+        self._attachment = attachment
         self._memory = memory
         self._at = at
         self._count = count
         self._mine: set[int] = set()
         self._guard = threading.Lock()
-        self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        port.lock_dies_in_child(self.fd)
+        self.fd = attachment.locks
 
     def _word(self, slot: int) -> int:
         word: int = struct.unpack_from("Q", self._memory, self._at + slot * const.SLOT_STRIDE)[0]
@@ -153,5 +153,4 @@ class SlotTable:
         """Gives every slot back."""
         for slot in list(self._mine):
             self.give_back(slot)
-        port.lock_is_closed(self.fd)
-        os.close(self.fd)
+        self._attachment.close_file(self.fd)

@@ -28,6 +28,7 @@ from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..front import port
 from ..kern import const
 from ..kern.layout import map_at, slot_record_at, vcpd_at
+from ..kern.pages import bury_name
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, recover_vcore
@@ -191,7 +192,6 @@ class Supervisor:
                 os.close(other.pidfd)
         self.selector.close()
         os.close(self.wake)
-        os.close(self.watcher.fifo)
         return worker_process(self.proc, self.proc.name, vcoreid)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -256,9 +256,17 @@ class Supervisor:
         """Whether this worker hosts its vcore, so that everybody can tell its pid; one that died at its start does not
         hold the others back."""
         host = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
-        pid = self.segment.u32(slot_record_at(self.seg, host & const.SLOT_MASK) + const.AS_PID)
         hosted = self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST
-        return (hosted and host != 0 and pid == worker.pid) or worker.deaths > 0
+        return (hosted and self._pid_of(host) == worker.pid) or worker.deaths > 0
+
+    def _pid_of(self, name: int) -> int:
+        """The process behind a name; 0 for nobody's, and for one whose attach slot has another owner by now."""
+        slot = name & const.SLOT_MASK
+        if slot >= self.seg.max_slots:
+            return 0
+        at = slot_record_at(self.seg, slot)
+        ours = self.segment.u64(at + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
+        return self.segment.u32(at + const.AS_PID) if name and ours else 0
 
     def _stop(self) -> None:
         """Tells every worker to stop, and wakes them all; a second request kills them."""
@@ -278,8 +286,10 @@ class Supervisor:
         os.close(worker.pidfd)
         worker.pidfd = -1
         _, status = os.waitpid(worker.pid, 0)
-        lived, worker.pid = time.monotonic() - worker.started, 0
         name = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
+        if self._pid_of(name) == worker.pid:
+            bury_name(self.seg, name)
+        lived, worker.pid = time.monotonic() - worker.started, 0
         unhost_vcore(self.seg, worker.vcoreid)
         again = recover_vcore(self.seg, worker.vcoreid, name)
         if self.stop_as:

@@ -16,6 +16,7 @@ from ..front import port
 from ..kern import const
 from ..kern.layout import vcpd_at
 from ..kern.proc import startcore
+from . import forks
 from .definition import Program
 from .supervisor import finish, open_for_owner, something_waits
 from .watch import Watcher
@@ -53,7 +54,8 @@ class ThreadsInBackground:
             started.wait()
         try:
             host.loop()
-        except BaseException:
+        except BaseException as error:
+            host.end_forked_child(error)
             log.error("%s/vcore %d: ended\n%s", self.proc.name, vcoreid, traceback.format_exc().rstrip())
         finally:
             host.finish()
@@ -102,7 +104,7 @@ def run_threads(proc: Program) -> None:
         stopped.set()
 
     # Before the start: whoever finds the process may stop it.
-    former = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    former = {number: forks.on_signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         background = ThreadsInBackground(proc)
         stopped.wait()

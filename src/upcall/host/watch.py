@@ -42,7 +42,8 @@ class Watcher:
         self.away: dict[int, int] = {}  # vcore -> when (ns) it was preempted
         self.quiet_since: float | None = None
         # For both ends: with no writer it would be readable for ever.
-        self.fifo = os.open(segment.path / "watch", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        path = str(segment.path / "watch")
+        self.fifo = segment.attachment.open_file(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
 
     def fileno(self) -> int:
         """Readable when somebody has made a vcore run while this watcher slept."""
@@ -100,4 +101,4 @@ class Watcher:
     def close(self) -> None:
         """Looks no more. Whoever comes next looks by itself."""
         watch_wakes(self.seg)
-        os.close(self.fifo)
+        self.segment.attachment.close_file(self.fifo)

@@ -24,7 +24,7 @@ import struct
 import threading
 import traceback
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..front import port
 from ..front.dispatch import Dispatcher
@@ -33,7 +33,7 @@ from ..kern.layout import vcpd_at
 from ..kern.proc import host_vcore, startcore, unhost_vcore
 from ..parlib import vcore as parlib
 from ..parlib.recover import announce
-from . import tables
+from . import forks, tables
 from .definition import Definition, Program
 from .handle import Handle
 from .segment import Segment, open_segment
@@ -61,6 +61,10 @@ class Report:
             raise error
         lines = "".join(traceback.format_exception(error)).rstrip()
         log.error("%s: handler failed for %r; the event counts as handled\n%s", self.who, event, lines)
+
+    def impostor(self, error: BaseException | None) -> NoReturn:
+        """A forked child has come back from a handler."""
+        forks.end_child(self.who, error)
 
     def unhandled(self, event: Any) -> None:
         """Nobody handles this type."""
@@ -107,7 +111,8 @@ class VCoreHost:
         self.vcoreid = vcoreid
         self.seg = segment.attach(const.ROLE_VCORE)
         self.handle = handle
-        self.dispatcher = Dispatcher(self.seg, vcoreid, handle, Report(segment.name, vcoreid))
+        self.report = Report(segment.name, vcoreid)
+        self.dispatcher = Dispatcher(self.seg, vcoreid, handle, self.report)
         handle.host_here(self.dispatcher)
         self.dispatcher.spin_ns = int(definition.spin_us * 1000)
         self.signals = signals
@@ -137,11 +142,11 @@ class VCoreHost:
         parlib.vcore_entry(self.dispatcher)
 
     def _open_fifo(self) -> None:
-        path = self.segment.path / f"vc{self.vcoreid}"
+        path = str(self.segment.path / f"vc{self.vcoreid}")
         # Two opens: on one that also writes, our own reading would raise the signal, since it makes room to write.
-        self.fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self.fifo_writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        signal.signal(INTERRUPT, self.on_interrupt)
+        self.fifo = self.segment.attachment.open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        self.fifo_writer = self.segment.attachment.open_file(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        forks.on_signal(INTERRUPT, self.on_interrupt)
         fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
         fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
@@ -192,8 +197,17 @@ class VCoreHost:
         self._vcore_context()
         try:
             function(*args)
+        except BaseException as error:
+            self.end_forked_child(error)
+            raise
         finally:
+            self.end_forked_child(None)
             parlib.disable_notifs(self.dispatcher)
+
+    def end_forked_child(self, error: BaseException | None) -> None:
+        """Behind user code: whoever comes out of it is this worker, or ends."""
+        if self.segment.attachment.forked():
+            self.report.impostor(error)
 
     def run_mains(self) -> None:
         """The program's own user code, before the loop."""
@@ -251,8 +265,8 @@ class VCoreHost:
         if not self.stopping():
             announce(self.seg)
         if self.fifo >= 0:
-            os.close(self.fifo)
-            os.close(self.fifo_writer)
+            self.segment.attachment.close_file(self.fifo)
+            self.segment.attachment.close_file(self.fifo_writer)
 
 
 def worker_process(proc: Program, name: str, vcoreid: int) -> int:
@@ -265,10 +279,13 @@ def worker_process(proc: Program, name: str, vcoreid: int) -> int:
     host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
     proc._lend_handle(host.handle)
     host.start()
-    signal.signal(signal.SIGTERM, host.on_sigterm)
+    forks.on_signal(signal.SIGTERM, host.on_sigterm)
     port.wake_at_signal(host.seg, vcoreid, signal.SIGTERM)
     try:
         host.loop()
+    except BaseException as error:
+        host.end_forked_child(error)
+        raise
     finally:
         host.finish()
         logging.shutdown()

@@ -14,6 +14,8 @@ from .layout cimport Seg, count, mbox_at, page_at, slot_record_at, word
 cpdef uint64_t page_owner_name(uint64_t w) noexcept nogil
 @cython.locals(slot=uint64_t, w=uint64_t)
 cpdef bint name_is_dead(Seg s, uint64_t name) noexcept nogil
+@cython.locals(slot=uint64_t, at=uint64_t, w=uint64_t, gen=uint64_t, after=uint64_t)
+cpdef void bury_name(Seg s, uint64_t name) noexcept nogil
 @cython.locals(at=uint64_t, w=uint64_t, gen=uint64_t)
 cpdef bint claim_page(Seg s, uint64_t page) noexcept nogil
 cpdef void give_page(Seg s, uint64_t page) noexcept nogil

@@ -80,6 +80,24 @@ def name_is_dead(s: Seg, name: int) -> bool:
     return not alive(s.world, name)
 
 
+def bury_name(s: Seg, name: int) -> None:
+    """Makes a name dead whose owner the caller has seen die. A child that it was just forking may hold its lock for a
+    moment longer; whoever asks then is told that it lives, and may not ask again. The slot's next generation says it
+    without asking; the slot itself is taken again when its lock falls."""
+    slot = name & SLOT_MASK
+    if slot >= s.max_slots:
+        return
+    at = slot_record_at(s, slot) + AS_WORD
+    w = ld64(s.mem, at)
+    gen = w & SLOT_GEN_MASK
+    if gen == (name >> 12):
+        after = (gen + 1) & SLOT_GEN_MASK
+        if after == 0:
+            after = 1
+        # Compared: the slot may have its next owner by now.
+        cas64(s.mem, at, w, after)
+
+
 def claim_page(s: Seg, page: int) -> bool:
     """FREE -> CLAIMED(me), in the page's next generation. False if it is not free."""
     at = page_at(s, page)

@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -162,54 +163,198 @@ static inline void up_pause(void)
 #endif
 }
 
-/* ---- the world: what a process holds beside the mapping -------------------------------------------------------- */
+/* ---- the world: what a process holds beside its threads' names --------------------------------------------------- */
 
-/* Forked children share our open files, and so would keep our liveness locks up after our death: they close them
- * first thing. `up_fork_count` rises in the child; a handle made under another count belongs to the parent. */
-enum { UP_MAX_WORLDS = 256 };
-static int up_fork_fds[UP_MAX_WORLDS];
-static uint64_t up_fork_generation = 0;
-
+/* One attached segment: mapping and files. Forked children get none of it: a shared open file would keep our liveness
+ * locks up after our death, a shared mapping would let them write in our name. The list, and all that a child must lose,
+ * changes under the mutex only, which a fork takes first; so a child finds it whole. */
 typedef struct up_world {
     int file;       /* the segment, for growing the pool */
     int probe;      /* a second open of it: asking for the locks of others, our own included */
+    int locks;      /* a third: its liveness locks are ours */
     int dir;        /* the segment's directory, for the vcores' FIFOs */
-    mem_t base;     /* the mapping: where new pages are made present as well as real */
+    int forked;     /* this is a child of the process that attached: nothing here is its own */
+    mem_t base;     /* the mapping */
+    uint64_t size;
+    int *held;      /* all files that belong to the attachment */
+    uint32_t nheld, room;
     uint32_t nfifos; /* one for each vcore, and the watcher's */
     int *fifos;     /* write ends, opened at first use; -1: not yet */
+    struct up_world *next;
 } up_world;
 typedef up_world *world_t;
 
-static inline world_t up_world_new(mem_t base, int file, int probe, int dir, uint32_t nvcores)
+static up_world *up_worlds = NULL;
+static pthread_mutex_t up_worlds_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static inline void up_before_fork(void) { pthread_mutex_lock(&up_worlds_mutex); }
+static inline void up_after_fork(void) { pthread_mutex_unlock(&up_worlds_mutex); }
+
+/* First thing in a forked child. In place of the mapping (MADV_DONTFORK: not inherited) comes memory of its own, all
+ * zeros: what the child still reads or writes through the parent's objects harms nobody. */
+static inline void up_in_child(void)
 {
-    world_t w = (world_t)calloc(1, sizeof *w);
-    if (!w)
-        return NULL;
-    uint32_t nfifos = nvcores + 1;
-    w->fifos = (int *)malloc(sizeof(int) * nfifos);
-    if (!w->fifos) {
-        free(w);
-        return NULL;
+    const int kind = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    for (up_world *w = up_worlds; w; w = w->next) {
+        if (w->base && mmap(w->base, w->size, PROT_READ | PROT_WRITE, kind, -1, 0) == MAP_FAILED)
+            (void)!mmap(w->base, w->size, PROT_READ, kind, -1, 0); /* strict accounting refuses what can be written */
+        for (uint32_t i = 0; i < w->nheld; i++)
+            close(w->held[i]);
+        for (uint32_t i = 0; i < w->nfifos; i++) {
+            if (w->fifos[i] >= 0)
+                close(w->fifos[i]);
+            w->fifos[i] = -1;
+        }
+        w->nheld = 0;
+        w->file = w->probe = w->locks = w->dir = -1;
+        w->forked = 1;
     }
-    w->base = base;
-    w->file = file;
-    w->probe = probe;
-    w->dir = dir;
-    w->nfifos = nfifos;
-    for (uint32_t i = 0; i < nfifos; i++)
-        w->fifos[i] = -1;
-    return w;
+    up_worlds = NULL;
+    up_after_fork();
+}
+
+/* Once per process, by the module that owns the worlds (front/port). */
+static inline int up_watch_forks(void) { return pthread_atfork(up_before_fork, up_after_fork, up_in_child); }
+static inline int up_forked(world_t w) { return w && w->forked; }
+
+/* Notes a file that a forked child must close. 0, or an errno. The mutex is held. */
+static inline int up_note_held(world_t w, int fd)
+{
+    if (w->nheld == w->room) {
+        uint32_t room = w->room ? 2 * w->room : 8;
+        int *more = (int *)realloc(w->held, room * sizeof(int));
+        if (!more)
+            return ENOMEM;
+        w->held = more;
+        w->room = room;
+    }
+    w->held[w->nheld++] = fd;
+    return 0;
+}
+
+/* Opens a file of the attachment, with no fork between the open and the note. The descriptor, or a negative errno. */
+static inline int up_open_held(world_t w, const char *path, int flags)
+{
+    up_before_fork();
+    int fd = open(path, flags | O_CLOEXEC);
+    int rc = fd < 0 ? errno : up_note_held(w, fd);
+    if (fd >= 0 && rc)
+        close(fd);
+    up_after_fork();
+    return rc ? -rc : fd;
+}
+
+/* Closes a held file; in a forked child the number may be another file's by now, and is left alone. */
+static inline void up_close_held(world_t w, int fd)
+{
+    int found = 0;
+    up_before_fork();
+    for (uint32_t i = 0; i < w->nheld && !found; i++)
+        if (w->held[i] == fd) {
+            w->held[i] = w->held[--w->nheld];
+            found = 1;
+        }
+    if (found) {
+        w->file = w->file == fd ? -1 : w->file;
+        w->probe = w->probe == fd ? -1 : w->probe;
+        w->locks = w->locks == fd ? -1 : w->locks;
+        w->dir = w->dir == fd ? -1 : w->dir;
+        close(fd);
+    }
+    up_after_fork();
+}
+
+static inline void up_close_all_held(world_t w)
+{
+    while (w->nheld)
+        up_close_held(w, w->held[w->nheld - 1]);
 }
 
 static inline void up_world_free(world_t w)
 {
     if (!w)
         return;
+    up_before_fork();
+    for (up_world **at = &up_worlds; *at; at = &(*at)->next)
+        if (*at == w) {
+            *at = w->next;
+            break;
+        }
+    for (uint32_t i = 0; i < w->nheld; i++)
+        close(w->held[i]);
     for (uint32_t i = 0; i < w->nfifos; i++)
         if (w->fifos[i] >= 0)
             close(w->fifos[i]);
+    if (w->base)
+        munmap(w->base, w->size);
+    up_after_fork();
+    free(w->held);
     free(w->fifos);
     free(w);
+}
+
+/* Maps `size` bytes of the segment `file`, which is the world's from now on. NULL with errno, and it is not. */
+static inline world_t up_world_new(int file, uint64_t size, uint32_t nvcores)
+{
+    uint32_t nfifos = nvcores + 1;
+    world_t w = (world_t)calloc(1, sizeof *w);
+    int *fifos = (int *)malloc(sizeof(int) * nfifos);
+    int rc = ENOMEM;
+    if (w && fifos) {
+        for (uint32_t i = 0; i < nfifos; i++)
+            fifos[i] = -1;
+        up_before_fork();
+        void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        rc = base == MAP_FAILED ? errno : 0;
+        if (!rc) {
+            w->base = (mem_t)base;
+            w->size = size;
+            rc = madvise(base, size, MADV_DONTFORK) != 0 ? errno : up_note_held(w, file);
+        }
+        if (!rc) {
+            w->file = file;
+            w->probe = w->locks = w->dir = -1;
+            w->fifos = fifos;
+            w->nfifos = nfifos;
+            w->next = up_worlds;
+            up_worlds = w;
+        } else if (w->base)
+            munmap(base, size);
+        up_after_fork();
+    }
+    if (rc) {
+        free(w);
+        free(fifos);
+        errno = rc;
+        return NULL;
+    }
+    return w;
+}
+
+static inline mem_t up_world_base(world_t w) { return w->base; }
+static inline int up_world_probe(world_t w) { return w->probe; }
+static inline int up_world_locks(world_t w) { return w->locks; }
+
+/* Another open of the segment: by its descriptor, since its path may lead to another one by now. */
+static inline int up_open_again(world_t w)
+{
+    char path[32];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", w->file);
+    return up_open_held(w, path, O_RDWR);
+}
+
+/* The files beside the mapping. 0, or an errno; then `file` is the caller's again. */
+static inline int up_world_open(world_t w, const char *folder)
+{
+    w->probe = up_open_again(w);
+    w->locks = w->probe < 0 ? w->probe : up_open_again(w);
+    w->dir = w->locks < 0 ? w->locks : up_open_held(w, folder, O_RDONLY | O_DIRECTORY);
+    if (w->dir >= 0)
+        return 0;
+    up_before_fork();
+    w->held[0] = w->held[--w->nheld]; /* `file` was the first */
+    up_after_fork();
+    return -w->dir;
 }
 
 /* Does the kernel still keep the liveness lock of `name`? One byte for each name, slot and generation, far behind the
@@ -276,39 +421,5 @@ static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
     (void)!write(w->fifos[vcoreid], &byte, 1);
     return calls;
 }
-
-/* Defined here, registered once by the module that owns the handles (front/port). */
-static inline void up_in_child(void)
-{
-    up_fork_generation++;
-    for (int i = 0; i < UP_MAX_WORLDS; i++)
-        if (up_fork_fds[i] > 0) {
-            close(up_fork_fds[i]);
-            up_fork_fds[i] = 0;
-        }
-}
-
-static inline int up_watch_forks(void) { return pthread_atfork(NULL, NULL, up_in_child); }
-static inline uint64_t up_fork_count(void) { return up_fork_generation; }
-
-/* Remembers a lock file that a forked child must close; 0 if there is no room. */
-static inline int up_close_in_child(int fd)
-{
-    for (int i = 0; i < UP_MAX_WORLDS; i++)
-        if (up_fork_fds[i] == 0) {
-            up_fork_fds[i] = fd;
-            return 1;
-        }
-    return 0;
-}
-
-static inline void up_forget_in_child(int fd)
-{
-    for (int i = 0; i < UP_MAX_WORLDS; i++)
-        if (up_fork_fds[i] == fd)
-            up_fork_fds[i] = 0;
-}
-
-static inline int up_dontfork(mem_t m, uint64_t n) { return madvise(m, n, MADV_DONTFORK) == 0 ? 0 : errno; }
 
 #endif
