@@ -544,6 +544,43 @@ def test_the_signals_of_a_worker_are_not_its_childrens(notes: Notes, gate: Gate)
         assert vcores("box")[0].pid == pid
 
 
+def test_the_signals_of_a_supervisor_are_not_its_programs_childrens(notes: Notes, tmp_path: Path) -> None:
+    source = """
+        import os, signal, sys, threading, time
+        import upcall
+
+        proc = upcall.Proc("box", vcores=1)
+        queue = proc.queue("orders")
+        proc.on("order")(lambda ev: print("handled", flush=True))
+
+        def beside():
+            with upcall.connect("box") as remote:
+                for _ in range(5):
+                    pid = os.fork()
+                    if pid == 0:
+                        time.sleep(20)
+                        os._exit(0)
+                    os.kill(pid, signal.SIGTERM)
+                    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+                remote.queue("orders").send("order")
+                time.sleep(0.1)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def start():
+            while True:
+                try:
+                    return beside()
+                except upcall.UpcallError:
+                    time.sleep(0.01)
+
+        threading.Thread(target=start).start()
+        proc.run()
+    """
+    with program(tmp_path, source) as child:
+        assert output(child).splitlines() == ["-15"] * 5 + ["handled"]
+        assert child.returncode == 0
+
+
 def test_a_childs_life_does_not_hide_the_workers_death(notes: Notes, gate: Gate) -> None:
     def handler(ev: upcall.Event) -> None:
         if not ev.redelivered:

@@ -32,6 +32,7 @@ from ..kern.pages import bury_name
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, recover_vcore
+from . import forks
 from . import segment as files
 from .definition import Program
 from .segment import Geometry, Segment
@@ -177,9 +178,12 @@ class Supervisor:
 
             worker.pid = spawn(self.proc, worker.vcoreid)
         else:
+            # The terminal's Ctrl-C is for us: it waits until the worker ignores it.
+            former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             worker.pid = os.fork()
             if worker.pid == 0:
                 _in_child(lambda: self._worker(worker.vcoreid))
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
         worker.pidfd = os.pidfd_open(worker.pid)
         self.selector.register(worker.pidfd, selectors.EVENT_READ, worker)
 
@@ -349,7 +353,7 @@ def run_here(proc: Program) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         supervisor = Supervisor(proc)
-        former = {number: signal.signal(number, supervisor.on_signal) for number in numbers}
+        former = {number: forks.on_signal(number, supervisor.on_signal) for number in numbers}
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
@@ -431,7 +435,7 @@ def _supervise(proc: Program, pipe: int) -> int:
         supervisor.request_stop("drain" if signum == signal.SIGTERM else "now")
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+        forks.on_signal(number, on_signal)
     # If our starter dies, nobody will stop us: drain and end.
     _end_with_parent()
     supervisor.run()

@@ -274,6 +274,7 @@ def worker_process(proc: Program, name: str, vcoreid: int) -> int:
     # Nobody would restart us, or stop us: a worker ends with its supervisor.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     segment = open_segment(name)
     host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
