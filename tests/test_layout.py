@@ -66,6 +66,22 @@ def test_both_lives_compute_the_same_offsets(lives: Any) -> None:
         assert [getattr(one, name) for name in names.split()] == [getattr(other, name) for name in names.split()]
 
 
+def test_compiled_code_finds_what_python_finds(lives: Any) -> None:
+    """The functions of layout.pxd are inside compiled ones, and cannot be called by themselves."""
+    kern = lives("compiled").kern
+    s = kern.layout.Seg(*BIG)
+    last = kern.layout.place(s.nr_pages, s.page_slots - 1, const.GEN_MASK)
+    slots = kern.layout.page_at(s, s.nr_pages) + const.PAGE_HEADER
+    assert kern.ucq.slot_at(s, last) == slots + (s.page_slots - 1) * const.SLOT_SIZE
+    records = kern.layout.span_at(s, s.nr_spans - 1) + const.SP_BLOCKS
+    assert kern.arena.block_record(s, s.nr_spans - 1, 127) == records + 127 * const.BLOCK_STRIDE
+
+
+def test_unknown_name_of_the_layout_is_an_error(life: Any) -> None:
+    with pytest.raises(AttributeError, match="nowhere_at"):
+        life.kern.layout.nowhere_at  # noqa: B018
+
+
 def test_word_keeps_its_three_parts_apart(life: Any) -> None:
     w = life.kern.layout.word(const.TAKEN, const.GEN_MASK, 0xFFFFFFFF)
     assert w == 0xFFFFFFFF_FFFFFF_03

@@ -49,8 +49,8 @@ def parse(path: Path) -> ast.Module:
 
 
 def protocol() -> list[Path]:
-    """The protocol's modules, without the reader of the numbers, which only the interpreted life runs."""
-    return [path for path in sources("kern", "parlib") if path != SRC / "kern" / "const.py"]
+    """The protocol's modules, without the readers of declarations, which are never compiled."""
+    return [path for path in sources("kern", "parlib") if path.name not in ("const.py", "inline.py")]
 
 
 @each(sources(endings=(".py", ".pxd", ".h")))

@@ -31,16 +31,44 @@ cdef class Seg:
     cpdef set_name(self, uint64_t slot, uint64_t generation)
 
 cpdef uint64_t name_of(uint64_t slot, uint64_t generation) noexcept nogil
-cpdef uint64_t word(uint64_t state, uint64_t gen, uint64_t owner) noexcept nogil
-cpdef uint64_t place(uint64_t page, uint64_t slot, uint64_t gen) noexcept nogil
 cpdef bint vcoreid_is_safe(Seg s, uint64_t vcoreid) noexcept nogil
-cpdef uint64_t vcpd_at(Seg s, uint64_t vcoreid) noexcept nogil
-cpdef uint64_t map_at(Seg s, uint64_t vcoreid) noexcept nogil
-cpdef uint64_t evq_at(Seg s, uint64_t queue) noexcept nogil
-cpdef uint64_t mbox_at(Seg s, uint64_t mbox) noexcept nogil
-cpdef uint64_t dead_mbox(Seg s) noexcept nogil
-cpdef uint64_t slot_record_at(Seg s, uint64_t slot) noexcept nogil
-cpdef uint64_t page_at(Seg s, uint64_t page) noexcept nogil
-cpdef uint64_t span_at(Seg s, uint64_t span) noexcept nogil
-cpdef uint64_t kernel_evt_at(Seg s, uint64_t ev_num) noexcept nogil
 cpdef void count(Seg s, uint64_t counter, uint64_t by) noexcept nogil
+
+# One-line functions, put into their callers by the C compiler; `inline.py` reads them for everyone who is not compiled.
+
+cdef inline uint64_t word(uint64_t state, uint64_t gen, uint64_t owner) noexcept nogil:
+    """A slot's or page's word: what it is, in which generation, and whose."""
+    return state | (gen << 8) | (owner << 32)
+
+cdef inline uint64_t place(uint64_t page, uint64_t slot, uint64_t gen) noexcept nogil:
+    """A place in a mailbox: `page` counts from 1, so 0 is nowhere."""
+    return page | (slot << 20) | (gen << 32)
+
+cdef inline uint64_t vcpd_at(Seg s, uint64_t vcoreid) noexcept nogil:
+    return s.vcpds + vcoreid * VCPD_STRIDE
+
+cdef inline uint64_t map_at(Seg s, uint64_t vcoreid) noexcept nogil:
+    return s.vcoremap + vcoreid * 8
+
+cdef inline uint64_t evq_at(Seg s, uint64_t queue) noexcept nogil:
+    return s.queues + queue * EVQ_STRIDE
+
+cdef inline uint64_t mbox_at(Seg s, uint64_t mbox) noexcept nogil:
+    return s.mboxes + mbox * MBOX_STRIDE
+
+cdef inline uint64_t dead_mbox(Seg s) noexcept nogil:
+    """The number of the mailbox for dead letters, the last one. No vcore looks at it."""
+    return s.nr_mboxes - 1
+
+cdef inline uint64_t slot_record_at(Seg s, uint64_t slot) noexcept nogil:
+    return s.slots + slot * SLOT_STRIDE
+
+cdef inline uint64_t page_at(Seg s, uint64_t page) noexcept nogil:
+    """The page with number `page`, counted from 1."""
+    return s.pages + (page - 1) * s.page_size
+
+cdef inline uint64_t span_at(Seg s, uint64_t span) noexcept nogil:
+    return s.spans + span * SPAN_STRIDE
+
+cdef inline uint64_t kernel_evt_at(Seg s, uint64_t ev_num) noexcept nogil:
+    return s.procinfo + PI_KERNEL_EVTS + ev_num * 4

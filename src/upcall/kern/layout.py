@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import cython
 
+from .inline import __getattr__  # noqa: F401 - to Python, the functions of `layout.pxd` are here too
+
 if not cython.compiled:
     from ..machine.door import ld64, st64
     from .const import (
@@ -22,7 +24,6 @@ if not cython.compiled:
         NO_VCORE,
         OK,
         PAGE_HEADER,
-        PI_KERNEL_EVTS,
         PROCINFO_SIZE,
         SLOT_SIZE,
         SLOT_STRIDE,
@@ -31,21 +32,12 @@ if not cython.compiled:
         SPAN_STRIDE,
         VCPD_STRIDE,
     )
+    from .inline import slot_record_at as slot_record_at  # noqa: PLC0414 - its importers have it from here
 
 
 def name_of(slot: int, generation: int) -> int:
     """An owner's name: attach slot and its generation, 32 bits, never 0 (generations start at 1)."""
     return slot | (generation << 12)
-
-
-def word(state: int, gen: int, owner: int) -> int:
-    """A slot's or page's word: what it is, in which generation, and whose."""
-    return state | (gen << 8) | (owner << 32)
-
-
-def place(page: int, slot: int, gen: int) -> int:
-    """A place in a mailbox: `page` counts from 1, so 0 is nowhere."""
-    return page | (slot << 20) | (gen << 32)
 
 
 class Msg:
@@ -133,44 +125,6 @@ class Seg:
 def vcoreid_is_safe(s: Seg, vcoreid: int) -> bool:
     """The seed's check: the id, not the address computed from it, since that could wrap."""
     return vcoreid < s.max_vcores
-
-
-def vcpd_at(s: Seg, vcoreid: int) -> int:
-    return s.vcpds + vcoreid * VCPD_STRIDE
-
-
-def map_at(s: Seg, vcoreid: int) -> int:
-    return s.vcoremap + vcoreid * 8
-
-
-def evq_at(s: Seg, queue: int) -> int:
-    return s.queues + queue * EVQ_STRIDE
-
-
-def mbox_at(s: Seg, mbox: int) -> int:
-    return s.mboxes + mbox * MBOX_STRIDE
-
-
-def dead_mbox(s: Seg) -> int:
-    """The number of the mailbox for dead letters, the last one. No vcore looks at it."""
-    return s.nr_mboxes - 1
-
-
-def slot_record_at(s: Seg, slot: int) -> int:
-    return s.slots + slot * SLOT_STRIDE
-
-
-def page_at(s: Seg, page: int) -> int:
-    """The page with number `page`, counted from 1."""
-    return s.pages + (page - 1) * s.page_size
-
-
-def span_at(s: Seg, span: int) -> int:
-    return s.spans + span * SPAN_STRIDE
-
-
-def kernel_evt_at(s: Seg, ev_num: int) -> int:
-    return s.procinfo + PI_KERNEL_EVTS + ev_num * 4
 
 
 def count(s: Seg, counter: int, by: int) -> None:
