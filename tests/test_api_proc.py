@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import re
 import signal
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -792,22 +794,109 @@ def test_ctrl_c_for_the_whole_group_drains_too(tmp_path: Path) -> None:
     assert said.count("end") == 3
 
 
-def test_run_gives_the_signal_handlers_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", ["process", "thread"])
+def test_run_gives_the_signal_handlers_back(host: str, tmp_path: Path) -> None:
     source = """
-        import os, signal, threading, upcall
-        proc = upcall.Proc("box", vcores=1)
-        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        import os, signal, sys, threading, upcall
+        proc = upcall.Proc("box", vcores=1, host=sys.argv[1])
+        runs_in = os.getpid()
+
+        def ways():
+            number = signal.set_wakeup_fd(-1)
+            return signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), number, signal.pthread_sigmask(0, ())
+
+        before = ways()
 
         @proc.main
         def main():
-            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(runs_in, signal.SIGTERM)
 
         proc.run()
-        assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+        assert before == ways(), (before, ways())
         print("same")
     """
-    with program(tmp_path, source) as process:
+    with program(tmp_path, source, host) as process:
         assert output(process) == "same\n"
+
+
+CTRL_C = """
+    import os, sys, time, upcall
+    proc = upcall.Proc("box", vcores=2, host=sys.argv[2], start_method=sys.argv[3])
+    proc.queue("orders")
+    if __name__ == "__main__":
+        try:
+            os.write(1, b"go\\n")
+            if sys.argv[1] == "run":
+                proc.run()
+            else:
+                proc.start()
+                time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+        proc.stop()
+"""
+
+
+@pytest.mark.parametrize(("host", "method"), [("process", "fork"), ("process", "spawn"), ("thread", "fork")])
+@pytest.mark.parametrize("how", ["start", "run"])
+def test_ctrl_c_at_any_moment_leaves_no_process_no_segment_and_no_traceback(
+    how: str, host: str, method: str, tmp_path: Path
+) -> None:
+    """In the foreground it comes to the program, its supervisor and its workers alike, whatever they are doing."""
+    rng = random.Random(f"{how} {host} {method}")
+    for _ in range(12):
+        with program(tmp_path, CTRL_C, how, host, method) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "go\n"
+            time.sleep(rng.choice((0.002, 0.02, 0.2)) * rng.random())
+            os.killpg(process.pid, signal.SIGINT)
+            assert output(process) == ""
+            # Python itself ends so, whoever caught it, if it came in an `exec`, such as that of an imported dataclass.
+            assert process.returncode in (0, -signal.SIGINT)
+        until(lambda: not (folder() / "box").exists(), "its end")
+
+
+def test_a_start_that_is_interrupted_ends_what_it_has_started(tmp_path: Path) -> None:
+    """The supervisor came to tell that all runs, and died on a pipe that nobody read any more."""
+    source = """
+        import os, signal, threading, upcall
+        from upcall import inspect
+        proc = upcall.Proc("box", vcores=1)
+
+        @proc.main
+        def main():
+            while True:
+                signal.pause()
+
+        interrupted = 0
+        for i in range(40):
+            timer = threading.Timer(i / 4000, os.kill, (os.getpid(), signal.SIGINT))
+            try:
+                timer.start()
+                proc.start()
+                signal.pause()
+            except KeyboardInterrupt:
+                interrupted += proc._running is None
+                proc.stop()
+            timer.join()
+            assert list(inspect.snapshots()) == []
+        print(interrupted)
+    """
+    with program(tmp_path, source) as process:
+        assert int(output(process)) > 0
+
+
+def test_the_thread_that_starts_a_process_may_end(tmp_path: Path) -> None:
+    """The supervisor asked to end with its starter, and the kernel took the thread for it."""
+    proc = Proc("box", vcores=1)
+    proc.queue("orders")
+    thread = threading.Thread(target=proc.start)
+    thread.start()
+    thread.join(LONG_S)
+    with upcall.connect("box") as remote:
+        assert proc.drain(LONG_S) == []
+        assert remote.stats()["attended"]
+    proc.stop(timeout=LONG_S)
 
 
 def test_run_is_for_the_main_thread() -> None:
@@ -951,6 +1040,25 @@ def test_a_second_start_of_a_name_that_runs_in_threads_is_refused() -> None:
             with pytest.raises(upcall.NameInUse, match=rf"process 'box' runs already \(pid {os.getpid()}\)"):
                 Proc("box", vcores=1, host=host).start()  # type: ignore[arg-type]
         assert proc.drain(LONG_S) == []
+
+
+@pytest.mark.parametrize("stop", ["drain", "now"])
+def test_a_second_signal_ends_run_with_threads_at_once(stop: str, tmp_path: Path) -> None:
+    source = INGEST.replace("vcores=2", 'vcores=1, host="thread"')
+    with program(tmp_path, source, stop, tmp_path / "never") as process:
+        with until(_connect, "the process") as remote:
+            for i in (1, 2):
+                remote.queue("orders").send("order", arg1=i)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begin 1\n"
+        process.send_signal(signal.SIGTERM)
+        until(lambda: inspect.dump("box")["procinfo"]["stop"] == stop, "the stop")
+        process.send_signal(signal.SIGTERM)
+        said = output(process)
+        assert process.returncode == 0, said
+        assert said == "box: stopped at once, with a handler still running\nreturned\n"
+    assert left("box") == 2
+    discard("box")
 
 
 def test_run_with_threads_ends_at_a_signal(tmp_path: Path) -> None:

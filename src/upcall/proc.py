@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Literal, TypeVar
 
 from .errors import FlagError, ForkedHandle, VCoreIdError
@@ -14,6 +14,7 @@ from .host import tables
 from .host.definition import Definition, Handler, QueueSpec, Registration
 from .host.handle import Handle
 from .host.segment import check_name, parse_size
+from .host.stops import held
 from .kern import const
 from .queue import Doors, Queue
 
@@ -28,6 +29,15 @@ def _number(name: str, value: float, least: float, most: float) -> None:
         raise TypeError(f"{name}={value!r} must be a number, not {type(value).__name__}")
     if not least <= value <= most:
         raise ValueError(f"{name}={value} is outside {least}..{most}")
+
+
+def _supervisor() -> ModuleType:
+    """What runs a process, imported when one is. Ctrl-C waits for that: a compiled module may not stand an exception in the
+    middle of its import."""
+    with held():
+        from .host import supervisor, threads  # noqa: F401
+
+        return supervisor
 
 
 class Proc(Doors):
@@ -212,20 +222,17 @@ class Proc(Doors):
 
     def run(self) -> None:
         """Runs the process in the foreground until it is stopped. SIGINT and SIGTERM: finish what is in hand, then drain
-        or leave the rest, as `stop` says; a second one ends it at once. NameInUse if it runs already."""
-        from .host.supervisor import run_here
-
+        or leave the rest, as `stop` says; a second one ends it at once: a worker in a handler is killed, a thread in one
+        is left to itself. NameInUse if it runs already."""
         self._must_not_run("run")
         self._check_start_method()
-        run_here(self)
+        _supervisor().run_here(self)
 
     def start(self) -> Proc:
         """Starts the process in the background and returns when every vcore runs. NameInUse if it runs already."""
-        from .host.supervisor import start_child
-
         self._must_not_run("start")
         self._check_start_method()
-        self._running = start_child(self)
+        self._running = _supervisor().start_child(self)
         self._pid = os.getpid()
         return self
 

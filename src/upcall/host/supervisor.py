@@ -1,8 +1,8 @@
 """The supervisor: makes or adopts the segment, forks a worker per vcore, starts new ones for those that died, stops them.
 
 It holds attach slot 0: whoever has its lock attends the process. Workers are watched through pidfds, so nothing is
-polled: the supervisor sleeps in one `select` on them, on an event descriptor that signal handlers write to, and on the
-time of the next restart.
+polled: the supervisor sleeps in one `select` on them, on the signals that stop it, on its starter's pidfd if it has one,
+and on the time of the next restart.
 
 When a worker dies: its vcore is NOHOST from then on, what it held is settled (`recover_vcore`), what waits is announced
 to the others, and a new worker is forked, at once the first time and then after doubling pauses, up to BACKOFF_MAX_S.
@@ -11,7 +11,6 @@ to the others, and a new worker is forked, at once the first time and then after
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import selectors
@@ -21,7 +20,6 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Literal
 
 from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
@@ -32,11 +30,11 @@ from ..kern.pages import bury_name
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, recover_vcore
-from . import forks
 from . import segment as files
 from .definition import Program
 from .segment import Geometry, Segment
 from .slots import SUPERVISOR_SLOT
+from .stops import StopSignals, held, let_in
 from .watch import Watcher
 from .worker import bind_tables, describe_exit, worker_process
 
@@ -146,26 +144,46 @@ class Worker:
     restart_at: float | None = None
 
 
-class Supervisor:
-    """Attends one process until it is stopped. `ready` is called once, when every vcore runs; `pipe` is a descriptor that
-    workers must not inherit."""
+@dataclass
+class Starter:
+    """Who has started a supervisor in the background: a pidfd of it, and the pipe that it waits on for a word."""
 
-    def __init__(self, proc: Program, ready: Any = None, pipe: int = -1) -> None:
+    pidfd: int
+    pipe: int
+
+    def say(self, text: str) -> bool:
+        """Tells it, once. False if it does not wait any more."""
+        try:
+            os.write(self.pipe, text.encode())
+        except BrokenPipeError:
+            return False
+        finally:
+            os.close(self.pipe)
+            self.pipe = -1
+        return True
+
+
+class Supervisor:
+    """Attends one process until it is stopped. With a `starter` it is told when every vcore runs, and its end is a stop."""
+
+    def __init__(self, proc: Program, signals: StopSignals, starter: Starter | None = None) -> None:
         self.proc = proc
-        self.pipe = pipe
+        self.starter = starter
         self.segment = open_for_owner(proc)
         self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
         self.workers = [Worker(v) for v in range(proc.definition.vcores)]
-        self.ready = ready
+        self.starting = starter is not None
         self.selector = selectors.DefaultSelector()
-        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.selector.register(self.wake, selectors.EVENT_READ, None)
+        self.signals = signals
+        self.selector.register(signals.fd, selectors.EVENT_READ, signals)
+        if starter is not None:
+            self.selector.register(starter.pidfd, selectors.EVENT_READ, starter)
         self.watcher = Watcher(self.segment, self.seg, proc.definition, self._kill)
         self.selector.register(self.watcher, selectors.EVENT_READ, self.watcher)
         self.look_at: float | None = 0.0
         """When the watcher's next look is due; None: when its FIFO is readable."""
         self.stop_as: int = 0
-        self.signals = 0
+        self.at_once = False
 
     def fork(self, worker: Worker) -> None:
         """Starts a worker process for a vcore."""
@@ -173,46 +191,45 @@ class Supervisor:
         worker.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
-        if self.proc.definition.start_method == "spawn":
-            from .spawn import spawn
+        with held():  # until the worker has its own ways with them
+            if self.proc.definition.start_method == "spawn":
+                from .spawn import spawn
 
-            worker.pid = spawn(self.proc, worker.vcoreid)
-        else:
-            # The terminal's Ctrl-C is for us: it waits until the worker ignores it.
-            former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-            worker.pid = os.fork()
-            if worker.pid == 0:
-                _in_child(lambda: self._worker(worker.vcoreid))
-            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+                worker.pid = spawn(self.proc, worker.vcoreid)
+            else:
+                worker.pid = os.fork()
+                if worker.pid == 0:
+                    _in_child(lambda: self._worker(worker.vcoreid))
         worker.pidfd = os.pidfd_open(worker.pid)
         self.selector.register(worker.pidfd, selectors.EVENT_READ, worker)
 
     def _worker(self, vcoreid: int) -> int:
         """A worker process, before it becomes one: lets go of what is the supervisor's."""
-        if self.ready is not None and self.pipe >= 0:
-            os.close(self.pipe)
-        for other in self.workers:
-            if other.pidfd >= 0:
-                os.close(other.pidfd)
+        fds = [other.pidfd for other in self.workers]
+        if self.starter is not None:
+            fds += [self.starter.pidfd, self.starter.pipe]
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
         self.selector.close()
-        os.close(self.wake)
         return worker_process(self.proc, self.proc.name, vcoreid)
 
-    def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """SIGINT, SIGTERM: stop; a second one: at once."""
-        self.signals += 1
-        self.request_stop(self.proc.definition.stop)
-
-    def request_stop(self, stop: str) -> None:
-        """Stops in this manner, "drain" or "now". May be asked for again: the last manner counts."""
-        self.stop_as = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
-        os.eventfd_write(self.wake, 1)
+    def _signalled(self) -> None:
+        """SIGINT, SIGTERM. In the foreground: stop as defined, and at a second one, at once. In the background: SIGTERM
+        is "drain" and SIGINT "now", the words of `Background.stop`, which may be said again: the last one counts."""
+        for number in self.signals.take():
+            if self.starter is not None:
+                self._stop("drain" if number == signal.SIGTERM else "now")
+            else:
+                self.at_once = bool(self.stop_as)
+                self._stop(self.proc.definition.stop)
 
     def run(self) -> None:
-        """Until stopped. The caller has installed `on_signal`."""
-        for worker in self.workers:
-            self.fork(worker)
+        """Until stopped."""
         try:
+            self._signalled()
+            for worker in self.workers if not self.stop_as else ():
+                self.fork(worker)
             while any(worker.pid or worker.restart_at is not None for worker in self.workers):
                 self._step()
         finally:
@@ -223,19 +240,23 @@ class Supervisor:
             self.close()
 
     def _step(self) -> None:
-        if self.ready is not None and all(self._online(w) for w in self.workers):
-            self.ready()
-            self.ready = None
+        if self.starting and self.starter is not None and all(self._online(w) for w in self.workers):
+            self.starting = False
+            if not self.starter.say("ready"):
+                self._stop("now")  # whoever wanted it was interrupted
         due = [w.restart_at for w in self.workers if w.restart_at is not None]
         if self.look_at is not None:
             due.append(self.look_at)
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        if self.ready is not None:
+        if self.starting:
             timeout = 0.002  # starting up: nobody tells us that a worker has come online
         for key, _ in self.selector.select(timeout):
-            if key.data is None:
-                os.eventfd_read(self.wake)
-                self._stop()
+            if key.data is self.signals:
+                self._signalled()
+            elif key.data is self.starter:
+                self.selector.unregister(key.fd)
+                if not self.stop_as:
+                    self._stop("drain")  # nobody else will
             elif key.data is self.watcher:
                 self.look_at = 0.0
             else:
@@ -272,9 +293,10 @@ class Supervisor:
         ours = self.segment.u64(at + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
         return self.segment.u32(at + const.AS_PID) if name and ours else 0
 
-    def _stop(self) -> None:
-        """Tells every worker to stop, and wakes them all; a second request kills them."""
-        if self.signals > 1:
+    def _stop(self, stop: str) -> None:
+        """Tells every worker to stop in this manner, "drain" or "now", and wakes them all; at once: kills them."""
+        self.stop_as = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
+        if self.at_once:
             for worker in self.workers:
                 if worker.pid:
                     os.kill(worker.pid, signal.SIGKILL)
@@ -320,7 +342,6 @@ class Supervisor:
                 self.proc.name, waiting, self.segment.path,
             )  # fmt: skip
         self.selector.close()
-        os.close(self.wake)
         self.watcher.close()
         self.segment.close()
 
@@ -341,26 +362,15 @@ def _in_child(function: Any) -> None:
 
 def run_here(proc: Program) -> None:
     """`Proc.run`: attends the process in the calling one, in the main thread, until a signal stops it."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(f"Proc.run of {proc.name!r} handles signals: call it in the main thread, or use start()")
     if proc.definition.host == "thread":
         from .threads import run_threads
 
         run_threads(proc)
         return
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(f"Proc.run of {proc.name!r} handles signals: call it in the main thread, or use start()")
-    # A signal that comes while the segment is made waits until there is somebody to clean up.
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        supervisor = Supervisor(proc)
-        former = {number: forks.on_signal(number, supervisor.on_signal) for number in numbers}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
-    try:
-        supervisor.run()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with StopSignals() as signals:
+        Supervisor(proc, signals).run()
 
 
 class Background:
@@ -391,21 +401,31 @@ class Background:
 def start_child(proc: Program) -> Any:
     """`Proc.start`: forks a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
     if proc.definition.host == "thread":
-        from .threads import ThreadsInBackground
+        from .threads import start_threads
 
-        return ThreadsInBackground(proc)
+        return start_threads(proc)
     read, write = os.pipe()
+    starter = Starter(os.pidfd_open(os.getpid()), write)
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        _in_child(lambda: _supervise(proc, write))
-    os.close(write)
-    with open(read, "rb") as pipe:
-        said = pipe.read().decode(errors="replace")
-    if said == "ready":
-        return Background(proc, pid)
+    pid = 0
+    try:
+        with open(read, "rb") as pipe:
+            try:
+                with held():  # until the child has its own ways with them
+                    pid = os.fork()
+                    if pid == 0:
+                        pipe.close()
+                        _in_child(lambda: _supervise(proc, starter))
+            finally:
+                os.close(write)
+                os.close(starter.pidfd)
+            said = pipe.read().decode(errors="replace")
+        if said == "ready":
+            return Background(proc, pid)
+    except BaseException:
+        _give_up(pid)
+        raise
     _, status = os.waitpid(pid, 0)
     kind, _, message = said.partition(":")
     errors: dict[str, type[Exception]] = {
@@ -416,31 +436,24 @@ def start_child(proc: Program) -> Any:
     raise errors.get(kind, UpcallError)(message or f"process {proc.name!r} did not start ({describe_exit(status)})")
 
 
-def _supervise(proc: Program, pipe: int) -> int:
-    """The supervisor child. SIGTERM drains, SIGINT leaves what waits; the terminal's Ctrl-C is its starter's business."""
+def _give_up(pid: int) -> None:
+    """Ends a supervisor whose start was interrupted, and waits for its end."""
+    if pid:
+        os.kill(pid, signal.SIGINT)
+        os.waitpid(pid, 0)
+
+
+def _supervise(proc: Program, starter: Starter) -> int:
+    """The supervisor child, forked with both signals held back."""
+    # The terminal's Ctrl-C is the starter's business, one that has come before this line too.
     os.setpgid(0, 0)
-
-    def say(text: str) -> None:
-        os.write(pipe, text.encode())
-        os.close(pipe)
-
+    signal.sigtimedwait((signal.SIGINT,), 0)
+    signals = StopSignals().__enter__()  # to the end: this process has no other life
+    let_in()
     try:
-        supervisor = Supervisor(proc, ready=lambda: say("ready"), pipe=pipe)
+        supervisor = Supervisor(proc, signals, starter)
     except BaseException as error:
-        say(f"{type(error).__name__}:{error}")
+        starter.say(f"{type(error).__name__}:{error}")
         return 1
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        # Not counted: here a second one is a stop() that is asked again, and may come while the first is at this line.
-        supervisor.request_stop("drain" if signum == signal.SIGTERM else "now")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        forks.on_signal(number, on_signal)
-    # If our starter dies, nobody will stop us: drain and end.
-    _end_with_parent()
     supervisor.run()
     return 0
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

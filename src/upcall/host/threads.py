@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import selectors
-import signal
 import threading
 import time
 import traceback
-from types import FrameType
+from collections.abc import Callable
 from typing import Literal
 
 from ..front import port
 from ..kern import const
 from ..kern.layout import vcpd_at
 from ..kern.proc import startcore
-from . import forks
 from .definition import Program
+from .stops import StopSignals, held
 from .supervisor import finish, open_for_owner, something_waits
 from .watch import Watcher
 from .worker import VCoreHost, WorkerHandle
@@ -26,30 +25,43 @@ log = logging.getLogger("upcall")
 
 
 class ThreadsInBackground:
-    """A process whose vcores are threads of this one; returns when every vcore runs."""
+    """A process whose vcores are threads of this one. The last thread to leave removes the segment, if nothing waits, and
+    calls `ended`."""
 
-    def __init__(self, proc: Program) -> None:
+    def __init__(self, proc: Program, ended: Callable[[], None] = lambda: None) -> None:
         self.proc = proc
-        self.segment = open_for_owner(proc)
-        self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
-        self.handle = WorkerHandle(self.segment)
-        proc._lend_handle(self.handle)
-        started = threading.Barrier(proc.definition.vcores + 1)
-        self.threads = [
-            threading.Thread(target=self._vcore, args=(v, started), name=f"{proc.name}/vcore {v}", daemon=True)
-            for v in range(proc.definition.vcores)
-        ]
-        for thread in self.threads:
-            thread.start()
-        started.wait()
-        self.ended = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.watch = threading.Thread(target=self._watch, name=f"{proc.name}/watcher", daemon=True)
-        self.watch.start()
+        self.ended = ended
+        self.guard = threading.Lock()
+        self.running = proc.definition.vcores
+        self.abandoned = False
+        self.threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Returns when every vcore runs."""
+        with held():  # the threads go on holding them: they are the main thread's business
+            self.segment = open_for_owner(self.proc)
+            self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
+            self.handle = WorkerHandle(self.segment)
+            self.proc._lend_handle(self.handle)
+            started = threading.Barrier(self.running + 1)
+            self.threads = [
+                threading.Thread(target=self._vcore, args=(v, started), name=f"{self.proc.name}/vcore {v}", daemon=True)
+                for v in range(self.running)
+            ]
+            self.enough = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self.watch = threading.Thread(target=self._watch, name=f"{self.proc.name}/watcher", daemon=True)
+            self.watch.start()
+            for thread in self.threads:
+                thread.start()
+            started.wait()
 
     def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
         try:
             host = VCoreHost(self.proc.definition, self.handle, vcoreid, signals=False)
             host.start()
+        except BaseException:
+            self._left()
+            raise
         finally:
             started.wait()
         try:
@@ -59,6 +71,24 @@ class ThreadsInBackground:
             log.error("%s/vcore %d: ended\n%s", self.proc.name, vcoreid, traceback.format_exc().rstrip())
         finally:
             host.finish()
+            self._left()
+
+    def _left(self) -> None:
+        """One thread has left its vcore."""
+        with self.guard:
+            self.running -= 1
+            if self.running:
+                return
+            os.eventfd_write(self.enough, 1)
+            self.watch.join()
+            os.close(self.enough)
+            if not finish(self.segment, self.seg):
+                waiting = something_waits(self.segment, self.seg)
+                log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)
+            if self.abandoned:
+                self.proc._close_handle()
+            else:
+                self.ended()
 
     def _watch(self) -> None:
         """The watcher's thread: a vcore that hangs keeps no mail from the others."""
@@ -66,9 +96,9 @@ class ThreadsInBackground:
         watcher = Watcher(self.segment, seg, self.proc.definition, None)
         with selectors.DefaultSelector() as selector:
             selector.register(watcher, selectors.EVENT_READ)
-            selector.register(self.ended, selectors.EVENT_READ)
+            selector.register(self.enough, selectors.EVENT_READ)
             pause: float | None = 0.0
-            while not any(key.fileobj == self.ended for key, _ in selector.select(pause)):
+            while not any(key.fileobj == self.enough for key, _ in selector.select(pause)):
                 pause = watcher.look()
         watcher.close()
         self.segment.detach(seg)
@@ -88,28 +118,46 @@ class ThreadsInBackground:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 raise TimeoutError(f"{thread.name} still stops after {timeout} s")
-        os.eventfd_write(self.ended, 1)
-        self.watch.join()
-        os.close(self.ended)
-        if not finish(self.segment, self.seg):
-            waiting = something_waits(self.segment, self.seg)
-            log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)
+
+    def over(self) -> bool:
+        """Whether all have left."""
+        with self.guard:
+            return self.running == 0
+
+    def abandon(self) -> bool:
+        """Waits for nobody: what handlers have in hand stays theirs until they, or this program, end. False if all have
+        left already."""
+        with self.guard:
+            self.abandoned = self.running > 0
+            return self.abandoned
+
+
+def start_threads(proc: Program) -> ThreadsInBackground:
+    """`Proc.start` with threads."""
+    background = ThreadsInBackground(proc)
+    try:
+        background.start()
+    except BaseException:
+        if background.threads:  # interrupted when they ran already
+            background.stop("now", None)
+            proc._close_handle()
+        raise
+    return background
 
 
 def run_threads(proc: Program) -> None:
-    """`Proc.run` with threads: until SIGINT or SIGTERM."""
-    stopped = threading.Event()
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stopped.set()
-
-    # Before the start: whoever finds the process may stop it.
-    former = {number: forks.on_signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        background = ThreadsInBackground(proc)
-        stopped.wait()
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-    background.stop("drain" if proc.definition.stop == "drain" else "now", None)
+    """`Proc.run` with threads: until SIGINT or SIGTERM; a second one ends it at once."""
+    with StopSignals() as signals, selectors.DefaultSelector() as selector:
+        selector.register(signals.fd, selectors.EVENT_READ)
+        background = ThreadsInBackground(proc, signals.wake)
+        background.start()
+        stopping = False
+        while not background.over():
+            selector.select()
+            for _ in signals.take():
+                background.request_stop("now" if stopping else proc.definition.stop)
+                if stopping and background.abandon():
+                    log.warning("%s: stopped at once, with a handler still running", proc.name)
+                    return
+                stopping = True
     proc._close_handle()

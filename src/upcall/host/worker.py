@@ -37,6 +37,7 @@ from . import forks, tables
 from .definition import Definition, Program
 from .handle import Handle
 from .segment import Segment, open_segment
+from .stops import let_in
 
 log = logging.getLogger("upcall")
 INTERRUPT = signal.SIGURG
@@ -274,9 +275,11 @@ def worker_process(proc: Program, name: str, vcoreid: int) -> int:
     # Nobody would restart us, or stop us: a worker ends with its supervisor.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    let_in()
     segment = open_segment(name)
+    if os.getppid() != segment.u32(segment.seg.procinfo + const.PI_SUPERVISOR_PID):
+        return 0  # it ended before we asked to end with it
     host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
     proc._lend_handle(host.handle)
     host.start()
