@@ -1,6 +1,9 @@
 """Compiles the protocol: every module that `src/upcall/_life.py` names, from its `.py` and `.pxd`.
 
 Everything else about the package stands in `pyproject.toml`.
+
+`UPCALL_DEATHS=1 python setup.py build --build-base DIR` makes a package apart whose machine layer dies where a test tells
+it to (`machine/upcall_deaths.h`); never in place of the one that is used.
 """
 
 import os
@@ -36,8 +39,10 @@ DIRECTIVES = {
     # None where a segment is expected is a TypeError, not a null pointer.
     "allow_none_for_extension_args": False,
 }
+DEATHS = bool(os.environ.get("UPCALL_DEATHS"))
 FLAGS = [
-    "-O2",
+    # The build that dies runs for a test's while: what counts is how soon it is made.
+    "-O0" if DEATHS else "-O2",
     "-g0",
     "-std=c11",
     "-fno-strict-aliasing",
@@ -62,7 +67,7 @@ def extensions() -> list[Extension]:
             "upcall." + stem.replace("/", "."),
             [str(PACKAGE / f"{stem}.py")],
             include_dirs=[str(PACKAGE / "machine")],
-            define_macros=own.get(stem, []),
+            define_macros=own.get(stem, []) + [("UPCALL_DEATHS", None)] * DEATHS,
             extra_compile_args=FLAGS,
         )
         for stem in life.compiled_modules(ROOT)
@@ -87,6 +92,10 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+        if DEATHS and self.inplace:
+            raise BaseError(
+                "UPCALL_DEATHS is set: that build is for tests, and goes to a folder of its own (--build-base)"
+            )
 
     def build_extensions(self) -> None:
         stale = [extension for extension in self.extensions if not self.is_fresh(extension)]
@@ -95,7 +104,7 @@ class BuildExt(build_ext):
         for bound in (False, True):
             group = [extension for extension in stale if extension.name.startswith("upcall.front.") == bound]
             directives = {**DIRECTIVES, "annotation_typing": bound}
-            made = cythonize(group, build_dir="build/cython", compiler_directives=directives, force=True, quiet=True)
+            made = cythonize(group, build_dir=self.generated(), compiler_directives=directives, force=True, quiet=True)
             for extension, generated in zip(group, made, strict=True):
                 assert extension.name == generated.name
                 extension.sources = generated.sources
@@ -120,6 +129,10 @@ class BuildExt(build_ext):
         stamp = self.stamp(extension)
         built = Path(self.get_ext_fullpath(extension.name))
         return built.is_file() and stamp.is_file() and stamp.read_text() == made_from(extension)
+
+    def generated(self) -> str:
+        """Where the C code goes: builds that run at the same time must not share it."""
+        return f"{self.build_temp}/cython" if DEATHS else "build/cython"
 
     def stamp(self, extension: Extension) -> Path:
         return Path(self.build_temp, f"{extension.name}.made-from")

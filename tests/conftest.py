@@ -77,8 +77,8 @@ def _children() -> dict[int, str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         state, parent = stat.rpartition(")")[2].split()[:2]
-        # The standard library keeps one tracker per process until the process ends.
-        if int(parent) != os.getpid() or "multiprocessing.resource_tracker" in command:
+        # The standard library keeps one tracker per process until the process ends, and a run keeps its sweep servers.
+        if int(parent) != os.getpid() or "multiprocessing.resource_tracker" in command or "sweep.server" in command:
             continue
         if state == "Z":
             os.waitpid(int(entry), os.WNOHANG)

@@ -34,19 +34,27 @@ typedef char *mem_t;
 typedef const char *src_t;
 typedef char *dst_t;
 
+/* A build with UPCALL_DEATHS can be told to die at any of these steps; every other build has none of it. */
+#ifdef UPCALL_DEATHS
+#include "upcall_deaths.h"
+#else
+#define UP_STEP(what, at) ((void)(at))
+#define UP_COPY(dst, src, n, at) memcpy(dst, src, n)
+#endif
+
 /* ---- typed access ------------------------------------------------------------------------------------------- */
 
 #define UP_AT(type, m, o) ((type *)((m) + (o)))
 
 #define UP_WIDTH(bits)                                                                                               \
     static inline uint64_t up_ld##bits(mem_t m, uint64_t o)                                                          \
-    { return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_RELAXED); }                                       \
+    { UP_STEP("ld" #bits, o); return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_RELAXED); }               \
     static inline uint64_t up_lda##bits(mem_t m, uint64_t o)                                                         \
-    { return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_ACQUIRE); }                                       \
+    { UP_STEP("lda" #bits, o); return __atomic_load_n(UP_AT(uint##bits##_t, m, o), __ATOMIC_ACQUIRE); }              \
     static inline void up_st##bits(mem_t m, uint64_t o, uint64_t v)                                                  \
-    { __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELAXED); }                          \
+    { UP_STEP("st" #bits, o); __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELAXED); }  \
     static inline void up_str##bits(mem_t m, uint64_t o, uint64_t v)                                                 \
-    { __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELEASE); }
+    { UP_STEP("str" #bits, o); __atomic_store_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_RELEASE); }
 
 UP_WIDTH(8)
 UP_WIDTH(16)
@@ -57,16 +65,21 @@ UP_WIDTH(64)
 #define UP_RMW(bits)                                                                                                 \
     static inline int up_cas##bits(mem_t m, uint64_t o, uint64_t old, uint64_t val)                                  \
     { uint##bits##_t want = (uint##bits##_t)old;                                                                     \
+      UP_STEP("cas" #bits, o);                                                                                       \
       return __atomic_compare_exchange_n(UP_AT(uint##bits##_t, m, o), &want, (uint##bits##_t)val, 0,                 \
                                          __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }                                      \
     static inline uint64_t up_xchg##bits(mem_t m, uint64_t o, uint64_t v)                                            \
-    { return __atomic_exchange_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                \
+    { UP_STEP("xchg" #bits, o);                                                                                      \
+      return __atomic_exchange_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                \
     static inline uint64_t up_faa##bits(mem_t m, uint64_t o, uint64_t v)                                             \
-    { return __atomic_fetch_add(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                 \
+    { UP_STEP("faa" #bits, o);                                                                                       \
+      return __atomic_fetch_add(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                 \
     static inline uint64_t up_for##bits(mem_t m, uint64_t o, uint64_t v)                                             \
-    { return __atomic_fetch_or(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                  \
+    { UP_STEP("for" #bits, o);                                                                                       \
+      return __atomic_fetch_or(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                  \
     static inline uint64_t up_fand##bits(mem_t m, uint64_t o, uint64_t v)                                            \
-    { return __atomic_fetch_and(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }
+    { UP_STEP("fand" #bits, o);                                                                                      \
+      return __atomic_fetch_and(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }
 
 UP_RMW(32)
 UP_RMW(64)
@@ -84,11 +97,22 @@ static inline uint64_t up_ctz64(uint64_t v) { return v ? (uint64_t)__builtin_ctz
 
 /* ---- bytes -------------------------------------------------------------------------------------------------- */
 
-static inline void up_copy_in(mem_t m, uint64_t o, src_t src, uint64_t n) { memcpy(m + o, src, n); }
-static inline void up_copy_out(dst_t dst, mem_t m, uint64_t o, uint64_t n) { memcpy(dst, m + o, n); }
+static inline void up_copy_in(mem_t m, uint64_t o, src_t src, uint64_t n)
+{
+    UP_STEP("copy_in", o);
+    UP_COPY(m + o, src, n, o);
+}
+
+static inline void up_copy_out(dst_t dst, mem_t m, uint64_t o, uint64_t n)
+{
+    UP_STEP("copy_out", o);
+    memcpy(dst, m + o, n);
+}
+
 /* Most messages are short: a call-free copy of whole words; `dst` and `m + o` both have room for n rounded up to 8. */
 static inline void up_copy_words(dst_t dst, mem_t m, uint64_t o, uint64_t n)
 {
+    UP_STEP("copy_words", o);
     for (uint64_t i = 0; i < n; i += 8)
         memcpy(dst + i, m + o + i, 8);
 }
@@ -99,6 +123,7 @@ static inline void up_copy_words(dst_t dst, mem_t m, uint64_t o, uint64_t n)
 static inline int up_futex_wait(mem_t m, uint64_t o, uint64_t expected, int64_t timeout_ns)
 {
     struct timespec ts, *tp = NULL;
+    UP_STEP("futex_wait", o);
     if (timeout_ns >= 0) {
         ts.tv_sec = timeout_ns / 1000000000;
         ts.tv_nsec = timeout_ns % 1000000000;
@@ -111,6 +136,7 @@ static inline int up_futex_wait(mem_t m, uint64_t o, uint64_t expected, int64_t 
 
 static inline uint64_t up_futex_wake(mem_t m, uint64_t o, uint64_t n)
 {
+    UP_STEP("futex_wake", o);
     long woken = syscall(SYS_futex, m + o, FUTEX_WAKE, (int)(n > 0x7fffffff ? 0x7fffffff : n), NULL, NULL, 0);
     return woken < 0 ? 0 : (uint64_t)woken;
 }
@@ -363,6 +389,7 @@ static inline int up_world_open(world_t w, const char *folder)
 static inline int up_alive(world_t w, uint64_t name)
 {
     struct flock fl;
+    UP_STEP("alive", name);
     if (!w)
         return 1;
     memset(&fl, 0, sizeof fl);
@@ -379,12 +406,14 @@ static inline int up_alive(world_t w, uint64_t name)
 static inline int up_grow(world_t w, uint64_t o, uint64_t n)
 {
     int rc;
+    UP_STEP("grow", o);
     if (!w)
         return 0;
     do
         rc = posix_fallocate(w->file, (off_t)o, (off_t)n);
     while (rc == EINTR);
 #ifdef MADV_POPULATE_WRITE
+    UP_STEP("grown", o);
     if (rc == 0 && w->base)
         madvise(w->base + o, n, MADV_POPULATE_WRITE); /* one call for a fault per 4 KiB; an older kernel refuses: no harm */
 #endif
@@ -397,6 +426,7 @@ static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
 {
     char name[24], byte = 1;
     uint64_t calls = 1;
+    UP_STEP("interrupt", vcoreid);
     if (!w || vcoreid >= w->nfifos)
         return 0;
     if (w->fifos[vcoreid] < 0) {
@@ -418,6 +448,7 @@ static inline uint64_t up_interrupt(world_t w, uint64_t vcoreid)
         if (w->fifos[vcoreid] < 0)
             return calls; /* nobody reads: no host, nothing to interrupt */
     }
+    UP_STEP("write", vcoreid);
     (void)!write(w->fifos[vcoreid], &byte, 1);
     return calls;
 }

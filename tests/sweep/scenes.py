@@ -1,0 +1,7 @@
+"""All scenes."""
+
+from __future__ import annotations
+
+from sweep import senders
+
+SCENES = [*senders.SCENES]
