@@ -85,7 +85,7 @@ def said(running: subprocess.Popen[str], lines: int) -> list[str]:
     return sorted(running.stdout.readline().rstrip("\n") for _ in range(lines))
 
 
-@pytest.mark.parametrize("command", ["run", "send", "ps", "dump", "clean", "demo", "bench"])
+@pytest.mark.parametrize("command", ["run", "send", "ps", "dump", "clean", "demo", "storm", "bench"])
 def test_help_has_examples(command: str) -> None:
     done = upcall(command, "--help")
     assert done.returncode == 0

@@ -56,6 +56,34 @@ def test_a_wrong_count_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "NOT EQUAL" in capsys.readouterr().out
 
 
+def test_the_counts_are_equal_though_workers_are_killed(temporary: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "--files", "400", "--vcores", "2", "--kill", "--json"], capture_output=True, text=True
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["equal"]
+    assert result["events"] == sum(map(len, text.lines(text.source_files(400))))
+    assert result["kills"] > 0
+    assert result["again"] <= result["redelivered"]
+    assert not list(temporary.iterdir())
+
+
+def test_a_line_that_was_written_twice_counts_once_and_half_a_record_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "0-1").write_bytes(b"0 0 2 a 1 b\n1 0\n2 0 1 c 1")
+    (tmp_path / "1-2").write_bytes(b"2 1 1 c 1 d\n1 1\n")
+    found = job.counting.journalled(tmp_path)
+    assert found.counts == Counter({b"a": 2, b"b": 1, b"c": 1, b"d": 1})
+    assert (found.lines, found.redelivered, found.again) == ({0, 1, 2}, 2, 1)
+
+
+def test_what_a_user_sees_of_the_kills() -> None:
+    done = subprocess.run([*COMMAND, "--files", "3", "--kill"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the counts are equal to a plain count" in done.stdout
+    assert "workers killed" in done.stdout
+
+
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.what)
 def test_peers_count_right(peer: object) -> None:
     timing = peer.run(text.source_files(2), 2)  # type: ignore[attr-defined]

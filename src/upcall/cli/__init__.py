@@ -1,4 +1,4 @@
-"""The commands: `upcall run`, `send`, `ps`, `dump`, `clean`, `demo`, `bench`.
+"""The commands: `upcall run`, `send`, `ps`, `dump`, `clean`, `demo`, `storm`, `bench`.
 
 Each command is a small module that imports what it needs when it is called, so that `upcall --help` is quick. Errors
 that a user can do something about become one line and exit code 1; wrong usage is click's, exit code 2; anything else
@@ -21,6 +21,7 @@ from .dump import dump
 from .ps import ps
 from .run import run
 from .send import send
+from .storm import storm
 
 __all__ = ["main"]
 
@@ -65,5 +66,5 @@ def main() -> None:
     """
 
 
-for command in (run, send, ps, dump, clean, demo, bench):
+for command in (run, send, ps, dump, clean, demo, storm, bench):
     main.add_command(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import select
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import NoSuchProcess
 from ..inspect import ProcessInfo, Reader, clean
 from ..proc import Proc
+from ..storm.killer import KILL, Killer, children
 from . import counting, show, text
 from .peers import PEERS, Timing
 
@@ -26,18 +29,23 @@ LOOK_S = 0.1
 """How often the progress bar is brought up to date."""
 
 STOP_S = 10.0
+KILLS_PER_S = 4.0
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What the run with upcall gave: the merged counts, how long it took from the first send until every event was
-    handled, and the segment before and after."""
+    handled, and the segment before and after. If workers were killed, how many; how many lines were delivered again, and
+    how many of these had been counted before."""
 
     counts: Counter[bytes]
     sent: int
     seconds: float
     before: ProcessInfo
     after: ProcessInfo
+    kills: int | None = None
+    redelivered: int = 0
+    again: int = 0
 
     def per_event(self, counter: str) -> float:
         """How much a counter has risen, per event."""
@@ -50,24 +58,27 @@ class Delivery:
         ]
 
 
-def run(files: int | None, vcores: int, *, peers: bool = True, as_json: bool = False) -> int:
-    """Runs the demo and prints its results. The exit code: 0 if the counts are equal, 1 if not, 130 after Ctrl-C."""
+def run(files: int | None, vcores: int, *, peers: bool = True, kill: bool = False, as_json: bool = False) -> int:
+    """Runs the demo and prints its results. `kill`: workers are killed meanwhile, and nobody is compared with. The exit
+    code: 0 if the counts are equal, 1 if not, 130 after Ctrl-C."""
     screen = show.Screen(quiet=as_json)
     try:
         paths = text.source_files(files)
         screen.say(f"counting the words of {len(paths)} files of the Python standard library, every line an event")
+        if kill:
+            screen.say(f"{KILLS_PER_S:g} times a second one of the {vcores} workers is killed (SIGKILL)")
         plain, expected = plain_count(paths)
-        found = deliver(paths, vcores, plain.events, screen)
+        found = deliver(paths, vcores, plain.events, screen, kill=kill)
         equal = found.counts == expected and found.sent == plain.events
         timings = [plain]
-        if peers:
+        if peers and not kill:
             for peer in PEERS:
                 screen.say(f"the same with {peer.what} ...")
                 timings.append(peer.run(paths, vcores))
     except KeyboardInterrupt:
         screen.say("stopped")
         return 130
-    result = show.result(found, timings, files=len(paths), words=expected.total(), equal=equal)
+    result = show.result(found, timings, files=len(paths), senders=SENDERS, words=expected.total(), equal=equal)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
@@ -87,21 +98,23 @@ def plain_count(paths: list[Path]) -> tuple[Timing, Counter[bytes]]:
     return Timing("a plain loop in one process", events, time.perf_counter() - start, True), counts
 
 
-def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen) -> Delivery:
+def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen, *, kill: bool = False) -> Delivery:
     """The job with upcall. Whatever happens, no process, segment or file stays behind."""
     name = f"demo-{os.getpid()}"
     # That events wait after a stop is worth a warning elsewhere; here they are discarded with the segment.
     logging.getLogger("upcall").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="upcall-demo-") as folder:
-        proc = counting.define(name, vcores, Path(folder))
+        proc = (counting.define_journal if kill else counting.define)(name, vcores, Path(folder))
         senders: list[subprocess.Popen[str]] = []
         try:
             proc.start()
             proc.drain()  # attaches us before the senders: their attach slots, and so their counters, stay theirs
-            senders += [start_sender(name, paths[i::SENDERS]) for i in range(SENDERS)]
+            senders += [start_sender(name, paths[i::SENDERS], i * expected if kill else None) for i in range(SENDERS)]
             for sender in senders:
                 expect(sender, "ready")
-            return _feed(proc, senders, Path(folder), expected, screen)
+            killer = Killer(random.Random(), KILLS_PER_S, partial(workers, proc), deeds=(KILL,)) if kill else None
+            found = _feed(proc, senders, expected, screen, killer)
+            return _counted(proc, Path(folder), found, killer)
         finally:
             for sender in senders:
                 sender.kill()
@@ -113,8 +126,16 @@ def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen) 
 
 
 def _feed(
-    proc: Proc, senders: list[subprocess.Popen[str]], folder: Path, expected: int, screen: show.Screen
+    proc: Proc, senders: list[subprocess.Popen[str]], expected: int, screen: show.Screen, killer: Killer | None
 ) -> Delivery:
+    """Lets the senders send, and returns when all is handled; the counts are still with the workers."""
+
+    def look() -> None:
+        if killer is not None:
+            killer.step()
+        reader.refresh()
+        progress(sent(reader), handled(reader))
+
     with Reader(proc.name) as reader:
         before = reader.process()
         start = time.perf_counter()
@@ -126,20 +147,35 @@ def _feed(
                 # A sender says how many it has sent when it has sent them.
                 if said := ready(running, LOOK_S):
                     totals[said.pid] = int(expect(said))
-                reader.refresh()
-                progress(sent(reader), handled(reader))
+                look()
             while not drained(proc):
-                reader.refresh()
-                progress(sent(reader), handled(reader))
+                look()
             seconds = time.perf_counter() - start
             reader.refresh()
             progress(sent(reader), handled(reader))
         after = reader.process()
+    return Delivery(Counter(), sum(totals.values()), seconds, before, after)
+
+
+def _counted(proc: Proc, folder: Path, found: Delivery, killer: Killer | None) -> Delivery:
+    """What the workers have counted."""
+    if killer is not None:
+        journal = counting.journalled(folder)
+        kills = sum(killer.deeds.values())
+        return replace(
+            found, counts=journal.counts, kills=kills, redelivered=journal.redelivered, again=journal.again
+        )  # fmt: skip
     vcores = proc.definition.vcores
     for vcore in range(vcores):
         proc.vcore(vcore).send(counting.REPORT, private=True)
     proc.drain()
-    return Delivery(counting.merged(folder, vcores), sum(totals.values()), seconds, before, after)
+    return replace(found, counts=counting.merged(folder, vcores))
+
+
+def workers(proc: Proc) -> dict[str, list[tuple[int, int]]]:
+    """Whom to kill: pids of the process's workers, and their parent's."""
+    supervisor = int(proc._running.pid)
+    return {"vcore": [(pid, supervisor) for pid in children(supervisor)]}
 
 
 def sent(reader: Reader) -> int:
@@ -161,8 +197,9 @@ def drained(proc: Proc) -> bool:
     return True
 
 
-def start_sender(name: str, paths: list[Path]) -> subprocess.Popen[str]:
-    """A sender, which waits to be told to begin. In a group of its own: Ctrl-C is for us, and we end it."""
+def start_sender(name: str, paths: list[Path], first: int | None = None) -> subprocess.Popen[str]:
+    """A sender, which waits to be told to begin; `first`: the number of its first line, None if lines have none. In a
+    group of its own: Ctrl-C is for us, and we end it."""
     sender = subprocess.Popen(
         [sys.executable, "-m", "upcall.demo.sender"],
         stdin=subprocess.PIPE,
@@ -170,7 +207,7 @@ def start_sender(name: str, paths: list[Path]) -> subprocess.Popen[str]:
         text=True,
         process_group=0,
     )
-    tell(sender, json.dumps({"name": name, "paths": [str(path) for path in paths]}))
+    tell(sender, json.dumps({"name": name, "paths": [str(path) for path in paths], "first": first}))
     return sender
 
 

@@ -47,12 +47,20 @@ class Screen:
         equal = "equal to a plain count" if result["equal"] else "NOT EQUAL to a plain count: this is a bug"
         out.print(f"{result['events']:,} events, {result['words']:,} words: the counts are {equal}")
         rate, senders, vcores = result["events_per_s"], result["senders"], len(result["vcores"])
-        out.print(
-            f"{rate:,.0f} events/s from {senders} senders to {vcores} vcores, "
+        costs = (
             f"{result['wakeups_per_event']:.2g} wake-ups and {result['syscalls_per_event']:.2g} system calls per event"
         )
+        killed = "" if result["kills"] is None else f"and workers were killed {result['kills']:,} times meanwhile"
+        out.print(f"{rate:,.0f} events/s from {senders} senders to {vcores} vcores, {killed or costs}")
         shares = [(v["id"], v["pid"], f"{v['events']:,}", f"{v['share']:.1%}") for v in result["vcores"]]
         out.print(table("", ("#vcore", "#pid", "#events", "#share"), shares))
+        if killed:
+            figures = [
+                ("workers killed", result["kills"]),
+                ("lines in their hands, delivered again", result["redelivered"]),
+                ("of these written before, and counted once", result["again"]),
+            ]
+            out.print(table("", ("", "#"), figures))
         mine = (
             "upcall, one event per line",
             result["events"],
@@ -74,7 +82,9 @@ class Screen:
             out.print("those with fewer lines got the first of them only: all would take long")
 
 
-def result(found: Delivery, others: list[Timing], *, files: int, words: int, equal: bool) -> dict[str, Any]:
+def result(
+    found: Delivery, others: list[Timing], *, files: int, senders: int, words: int, equal: bool
+) -> dict[str, Any]:
     """The whole result for programs."""
     vcores = [
         {"id": vcore.id, "pid": vcore.pid, "events": events, "share": events / max(1, found.sent)}
@@ -87,7 +97,10 @@ def result(found: Delivery, others: list[Timing], *, files: int, words: int, equ
         "equal": equal,
         "seconds": found.seconds,
         "events_per_s": found.sent / found.seconds,
-        "senders": sum(slot.role == "sender" and slot.sent > 0 for slot in found.after.slots),
+        "senders": senders,
+        "kills": found.kills,
+        "redelivered": found.redelivered,
+        "again": found.again,
         "vcores": vcores,
         "wakeups_per_event": found.per_event("wakeups"),
         "syscalls_per_event": found.per_event("syscalls"),
