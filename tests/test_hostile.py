@@ -130,6 +130,7 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
         for mbox in range(bench.at.nr_mboxes):
             m.waiting_in(s, mbox, m.mbox_end(s, mbox))
             m.waiting_in(s, mbox, bench.get(bench.at.mboxes + 8))
+            recover_module.mail_waits(s, mbox)
             ucq.mbox_depth(s, mbox)
             ucq.advance_head(s, mbox)
 

@@ -637,6 +637,37 @@ def test_dead_vcores_public_mail_goes_to_another(bench: Bench) -> None:
     assert other.args == [1]
 
 
+def test_news_between_vcores_is_no_event_that_waits(bench: Bench) -> None:
+    """A vcore that had left already was told of an event that another then handled: the segment of a process that had
+    handled everything stayed behind its stop."""
+    bench.queue()
+    sender = bench.actor()
+    mbox = bench.event.get_vcpd_mbox_pub(bench.at, 2)
+    assert not bench.recover_module.mail_waits(sender, mbox)
+    for kind in (const.EV_EVENT, const.EV_CHECK_MSGS, const.EV_VCORE_PREEMPT) * 2:  # more than a page
+        assert bench.event.post_ev_msg(sender, mbox, bench.message(1, ev_type=kind), 0) == const.OK
+    for kind in (const.EV_EVENT, const.EV_CHECK_MSGS):
+        assert bench.event.post_ev_msg(sender, mbox, bench.message(ev_type=kind), const.EVENT_NOMSG) == const.OK
+    assert bench.mbox.waiting_in(sender, mbox, 0)
+    assert not bench.recover_module.mail_waits(sender, mbox)
+
+
+@pytest.mark.parametrize("what", ["message", "kernel event", "bit", "claim"])
+def test_an_event_among_news_waits(bench: Bench, what: str) -> None:
+    sender = bench.actor()
+    mbox = bench.event.get_vcpd_mbox_priv(bench.at, 2)
+    for _ in range(6):
+        assert bench.event.post_ev_msg(sender, mbox, bench.message(ev_type=const.EV_EVENT), 0) == const.OK
+    if what == "claim":
+        assert bench.ucq.claim_slot(sender, mbox)
+    elif what == "bit":
+        assert bench.event.post_ev_msg(sender, mbox, bench.message(), const.EVENT_NOMSG) == const.OK
+    else:
+        kind = TYPE if what == "message" else const.EV_VCORE_PREEMPT
+        assert bench.event.post_ev_msg(sender, mbox, bench.message(ev_type=kind, queue=1), 0) == const.OK
+    assert bench.recover_module.mail_waits(sender, mbox)
+
+
 def test_mail_of_a_sleeper_in_a_dead_hand_wakes_the_sleeper(bench: Bench) -> None:
     """Another vcore looked at its mail while nobody hosted it, and died with a message of it; by now it sleeps."""
     dead, sender = bench.vcore(0), bench.actor()

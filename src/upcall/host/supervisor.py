@@ -29,7 +29,7 @@ from ..kern.layout import map_at, slot_record_at, vcpd_at
 from ..kern.pages import bury_name
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
-from ..parlib.recover import announce, recover_vcore
+from ..parlib.recover import announce, mail_waits, recover_vcore
 from . import segment as files
 from .definition import Program
 from .segment import Geometry, Segment
@@ -111,9 +111,10 @@ def _take_over(proc: Program, segment: Segment, supervisor: Any) -> None:
 
 
 def something_waits(segment: Segment, seg: Any) -> int:
-    """How many mailboxes hold something that nobody has handled."""
-    boxes = range(segment.seg.nr_mboxes)
-    return sum(bool(waiting_in(seg, box, 0)) or has_bits(seg, box) for box in boxes)
+    """How many mailboxes hold events that nobody has handled."""
+    of_vcores, boxes = 2 * seg.max_vcores, segment.seg.nr_mboxes
+    waiting = sum(bool(mail_waits(seg, box)) for box in range(of_vcores))
+    return waiting + sum(bool(waiting_in(seg, box, 0) or has_bits(seg, box)) for box in range(of_vcores, boxes))
 
 
 def finish(segment: Segment, seg: Any) -> bool:
@@ -318,8 +319,8 @@ class Supervisor:
         lived, worker.pid = time.monotonic() - worker.started, 0
         unhost_vcore(self.seg, worker.vcoreid)
         again = recover_vcore(self.seg, worker.vcoreid, name)
-        if self.stop_as:
-            return
+        if self.stop_as or self.segment.u32(self.seg.procinfo + const.PI_STOP):
+            return  # told already: `Background.stop` writes the word first, then sends the signal
         announce(self.seg)
         worker.deaths = 1 if lived >= STEADY_S else worker.deaths + 1
         pause = 0.0 if worker.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (worker.deaths - 2))

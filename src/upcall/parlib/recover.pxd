@@ -2,17 +2,19 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
-    ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_VCORE_PREEMPT, MB_CHECK_BITS, MB_HEAD,
-    NO_VCORE, PAGE_MASK, PI_NR_QUEUES, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_PENDING, VC_AWAY,
+    ALERT_NONE, ALERT_POLLED, CLAIMED, DONE, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT,
+    MB_BITMAP, MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_HEADER, PAGE_MASK, PG_NEXT, PI_NR_QUEUES,
+    SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_PENDING, VC_AWAY,
     VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED
 )
 from ..kern.event cimport (
     get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, send_kernel_event, set_bit, spam_public_msg
 )
-from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
-from ..kern.pages cimport name_is_dead
+from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, page_at, vcpd_at
+from ..kern.pages cimport name_is_dead, page_generation
 from ..kern.proc cimport proc_wait, startcore, take_core, vc_state
-from ..machine.door cimport cas64, fand32, interrupt, ld32, ld64, lda64, low32, mb, st64, str32, u64
+from ..kern.ucq cimport empty_word
+from ..machine.door cimport cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, st64, str32, u64
 from .mbox cimport has_bits, recover_mbox, waiting_in
 
 @cython.locals(state=uint64_t)
@@ -32,3 +34,7 @@ cpdef bint show_bits(Seg s, uint64_t mbox) noexcept nogil
 cpdef bint preempt_vcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(n=uint64_t, queue=uint64_t, v=uint64_t, own=uint64_t, state=uint64_t)
 cpdef void announce(Seg s) noexcept nogil
+@cython.locals(ev_type=uint64_t)
+cpdef bint is_news(Seg s, uint64_t at) noexcept nogil
+@cython.locals(bits=uint64_t, i=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, at=uint64_t, w=uint64_t)
+cpdef bint mail_waits(Seg s, uint64_t mbox) noexcept nogil

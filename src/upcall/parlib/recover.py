@@ -13,15 +13,27 @@ if not cython.compiled:
     from ..kern.const import (
         ALERT_NONE,
         ALERT_POLLED,
+        CLAIMED,
+        DONE,
         EV_CHECK_MSGS,
+        EV_EVENT,
+        EV_NONE,
         EV_VCORE_PREEMPT,
         EVQ_ALERT,
         EVQ_MBOX,
+        MB_BITMAP,
+        MB_BITMAP_WORDS,
         MB_CHECK_BITS,
         MB_HEAD,
         NO_VCORE,
+        PAGE_HEADER,
         PAGE_MASK,
+        PG_NEXT,
         PI_NR_QUEUES,
+        SL_QUEUE,
+        SL_TYPE,
+        SL_WORD,
+        SLOT_SIZE,
         VC_AWAY,
         VC_CAN_RCV_MSG,
         VC_LONG_HANDLER,
@@ -40,10 +52,11 @@ if not cython.compiled:
         set_bit,
         spam_public_msg,
     )
-    from ..kern.layout import Seg, evq_at, map_at, mbox_at, vcpd_at
-    from ..kern.pages import name_is_dead
+    from ..kern.layout import Seg, evq_at, map_at, mbox_at, page_at, vcpd_at
+    from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_state
-    from ..machine.door import cas64, fand32, interrupt, ld32, ld64, lda64, low32, mb, st64, str32, u64
+    from ..kern.ucq import empty_word
+    from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, st64, str32, u64
     from .mbox import has_bits, recover_mbox, waiting_in
 
 
@@ -180,3 +193,44 @@ def announce(s: Seg) -> None:
                 s.indir.arg3 = v
                 spam_public_msg(s, s.indir, 0, 0)
         v = v + 1
+
+
+def is_news(s: Seg, at: int) -> bool:
+    """Whether the message in the slot at `at` is one between vcores: what it tells of lies elsewhere."""
+    ev_type = ld16(s.mem, at + SL_TYPE)
+    if ev_type == EV_EVENT:
+        return True
+    return (ev_type == EV_CHECK_MSGS or ev_type == EV_VCORE_PREEMPT) and ld16(s.mem, at + SL_QUEUE) == 0
+
+
+def mail_waits(s: Seg, mbox: int) -> bool:
+    """Whether an event waits in a vcore's mailbox: news by itself is none. Asked before a segment is removed, so a page
+    that moves under the look means yes."""
+    bits = ld64(s.mem, mbox_at(s, mbox) + MB_BITMAP)
+    if (bits & ~(u64(1) << EV_NONE | u64(1) << EV_EVENT | u64(1) << EV_CHECK_MSGS)) != 0:
+        return True
+    i = 1
+    while i < MB_BITMAP_WORDS:
+        if ld64(s.mem, mbox_at(s, mbox) + MB_BITMAP + i * 8) != 0:
+            return True
+        i = i + 1
+    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    pages = 0
+    while (here & PAGE_MASK) != 0:
+        page = here & PAGE_MASK
+        gen = here >> 32
+        if page > s.nr_pages or page_generation(s, page) != gen or pages > s.nr_pages:
+            return True
+        i = (here >> 20) & 0xFFF
+        while i < s.page_slots:
+            at = page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE
+            w = lda64(s.mem, at + SL_WORD)
+            if w == empty_word(gen):
+                return False
+            # A claim may become anything.
+            if (w & 15) != DONE and ((w & 15) == CLAIMED or not is_news(s, at)):
+                return True
+            i = i + 1
+        here = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        pages = pages + 1
+    return False
