@@ -334,7 +334,7 @@ def _recorder(life: Any) -> type:
 ACCESSES = [
     "ld8", "ld16", "ld32", "ld64", "lda32", "lda64", "st8", "st16", "st32", "st64", "str32", "str64", "cas32",
     "cas64", "xchg32", "xchg64", "faa32", "faa64", "for32", "for64", "fand32", "fand64", "copy_in", "copy_out",
-    "copy_words", "futex_wake", "interrupt", "alive", "grow",
+    "copy_words", "bytes_at", "futex_wake", "interrupt", "alive", "grow",
 ]  # fmt: skip
 
 

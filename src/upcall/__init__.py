@@ -39,6 +39,7 @@ from .errors import (  # noqa: E402
 )
 from .flags import EventFlag, EventType  # noqa: E402
 from .front.event import Event, EventBatch  # noqa: E402
+from .host.dead import DeadLetter  # noqa: E402
 from .proc import Proc  # noqa: E402
 from .queue import Queue, VCore  # noqa: E402
 from .remote import Remote, connect  # noqa: E402
@@ -46,6 +47,7 @@ from .remote import Remote, connect  # noqa: E402
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeadLetter",
     "Event",
     "EventBatch",
     "EventFlag",

@@ -21,6 +21,11 @@ from .queue import Doors, Queue
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Callable[[], object])
 ON_FULL = {"block": const.ON_FULL_BLOCK, "raise": const.ON_FULL_RAISE, "bit": const.ON_FULL_BIT}
+ON_DEATH = {
+    "redeliver": const.ON_DEATH_REDELIVER,
+    "dead-letter": const.ON_DEATH_DEAD_LETTER,
+    "report": const.ON_DEATH_REPORT,
+}
 SPIN_US = 20
 
 
@@ -120,6 +125,8 @@ class Proc(Doors):
         handler: Handler | None = None,
         on_full: Literal["block", "raise", "bit"] = "block",
         limit: int | None = None,
+        on_death: Literal["redeliver", "dead-letter", "report"] = "redeliver",
+        max_redeliveries: int = const.REDELIVERIES_USUAL,
     ) -> Queue:
         """Defines an event queue, or returns the one of this name.
 
@@ -127,9 +134,13 @@ class Proc(Doors):
         vcore it prefers; `mailbox` another queue, to share its mailbox, or "vcore" for the vcore's public one; `handler`
         for types without a handler of their own; `on_full` what a sender does without room; `limit` the most events that
         may wait (concurrent senders may exceed it by one each). FlagError if flags contradict each other.
+
+        `on_death` what becomes of an event that was in the hands of a worker when it died (G4): "redeliver" it, to any
+        worker, up to `max_redeliveries` times (0..14), then it is a dead letter (see `Remote.dead_letters`); "dead-letter"
+        at once; or "report" it: the log names it, and it is gone.
         """
-        if name in self._queues and (flags, vcore, mailbox, handler, on_full, limit) == (
-            WORK_QUEUE, 0, None, None, "block", None,
+        if name in self._queues and (flags, vcore, mailbox, handler, on_full, limit, on_death, max_redeliveries) == (
+            WORK_QUEUE, 0, None, None, "block", None, "redeliver", const.REDELIVERIES_USUAL,
         ):  # fmt: skip
             return self._queues[name]
         self._must_not_run("queue")
@@ -159,8 +170,26 @@ class Proc(Doors):
             raise ValueError(f"limit={limit!r} must be a positive int, or None")
         if limit is not None and (no_own or shared == "vcore"):
             raise ValueError(f"limit={limit} of queue {name!r}: a limit needs a mailbox of its own")
+        if on_death not in ON_DEATH:
+            raise ValueError(f"on_death={on_death!r} must be one of 'redeliver', 'dead-letter', 'report'")
+        if on_death != "redeliver" and EventFlag.NOMSG in flags:
+            raise FlagError(
+                f"queue {name!r}: a {EventFlag.NOMSG!r} queue has bits, which are always delivered again: "
+                f"drop the flag or on_death={on_death!r}"
+            )
+        if isinstance(max_redeliveries, bool) or not isinstance(max_redeliveries, int):
+            raise TypeError(f"max_redeliveries={max_redeliveries!r} must be an int")
+        _number("max_redeliveries", max_redeliveries, 0, const.REDELIVERIES_MAX)
         self.definition.queues[name] = QueueSpec(
-            name, flags, vcore, "vcore" if no_own else shared, handler, ON_FULL[on_full], limit or 0
+            name,
+            flags,
+            vcore,
+            "vcore" if no_own else shared,
+            handler,
+            ON_FULL[on_full],
+            limit or 0,
+            ON_DEATH[on_death],
+            max_redeliveries,
         )
         self._queues[name] = Queue(self, name)
         return self._queues[name]

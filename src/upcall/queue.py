@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .flags import EventFlag, EventType
 from .host import tables
+from .host.dead import DeadLetter, discard_letters, read_letters, resend_letters
 from .kern import const
 
 if TYPE_CHECKING:
@@ -146,6 +147,24 @@ class Doors:
         if status != const.OK:
             self.handle().fail(status, const.NO_VCORE)
         return True
+
+    def dead_letters(self, queue: str | None = None, *, payload: bool = True) -> list[DeadLetter]:
+        """The events that are not delivered any more, because workers have died with them (G4), oldest first; those of one
+        queue if it is named. `payload` False leaves the payloads out. NoSuchQueue."""
+        return read_letters(self.handle(), queue, payload=payload)
+
+    def resend(self, letters: Iterable[DeadLetter | int] | None = None) -> int:
+        """Sends dead letters, given as they are or by their ids, to where they were sent first; None: all that are there
+        now. From then on they are ordinary events, with no deaths counted. Returns how many: one that somebody else has
+        re-sent or discarded meanwhile is left out. Whoever dies in between loses none; one may be sent twice then.
+
+        Errors as for `Queue.send`, but it never waits for room: MailboxFull. `error.sent` letters went before.
+        """
+        return resend_letters(self.handle(), letters)
+
+    def discard(self, letters: Iterable[DeadLetter | int] | None = None) -> int:
+        """Throws dead letters away, given as they are or by their ids; None: all that are there now. Returns how many."""
+        return discard_letters(self.handle(), letters)
 
     def stats(self) -> dict[str, Any]:
         """The process's counters, as `upcall ps --json` shows them."""

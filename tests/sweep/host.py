@@ -37,6 +37,12 @@ class Names:
     def corrupt(self, queue: int) -> None:
         raise AssertionError(f"a slot of queue {queue - 1} holds what no sender writes")
 
+    def dead(self, event: Any, kept: bool) -> None:
+        """Workers have died with an event, and its queue wants no more of it."""
+
+    def no_room(self, event: Any) -> None:
+        raise AssertionError(f"no room to make {event!r} a dead letter")
+
     def impostor(self, error: BaseException | None) -> None:
         raise AssertionError("a forked child comes out of a handler")
 

@@ -1,4 +1,4 @@
-"""The commands: `upcall run`, `send`, `ps`, `dump`, `clean`, `demo`, `storm`, `bench`.
+"""The commands: `upcall run`, `send`, `ps`, `dead`, `dump`, `clean`, `demo`, `storm`, `bench`.
 
 Each command is a small module that imports what it needs when it is called, so that `upcall --help` is quick. Errors
 that a user can do something about become one line and exit code 1; wrong usage is click's, exit code 2; anything else
@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import UpcallError
 from .bench import bench
 from .clean import clean
+from .dead import dead
 from .demo import demo
 from .dump import dump
 from .ps import ps
@@ -66,5 +67,5 @@ def main() -> None:
     """
 
 
-for command in (run, send, ps, dump, clean, demo, storm, bench):
+for command in (run, send, ps, dead, dump, clean, demo, storm, bench):
     main.add_command(command)

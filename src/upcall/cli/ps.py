@@ -58,6 +58,7 @@ def show_all(found: list[ProcessInfo]) -> None:
     if not found:
         click.echo("no processes")
         return
+    dead = any(p.dead for p in found)
     rows = [
         (
             p.name,
@@ -65,17 +66,26 @@ def show_all(found: list[ProcessInfo]) -> None:
             p.pid,
             f"{online(p)}/{len(p.vcores)}",
             p.waiting,
+            *([p.dead] if dead else []),
             p.total("handled"),
             p.total("errors"),
             mib(p),
         )
         for p in found
     ]
-    columns = ("name", "state", "#pid", "#online", "#waiting", "#handled", "#errors", "#MiB")
+    letters = ["#dead"] if dead else []
+    columns = ("name", "state", "#pid", "#online", "#waiting", *letters, "#handled", "#errors", "#MiB")
     console().print(table("", columns, rows))
     for process in found:
         if process.error:
             click.echo(f"{process.name}: {process.error}")
+        if process.dead:
+            click.echo(f"{process.name}: {dead_letters(process)}")
+
+
+def dead_letters(process: ProcessInfo) -> str:
+    """How many there are, and the command that shows them."""
+    return f"{process.dead} dead letter{'s' * (process.dead != 1)} (upcall dead {process.name})"
 
 
 def show_one(process: ProcessInfo) -> None:
@@ -85,6 +95,8 @@ def show_one(process: ProcessInfo) -> None:
     click.echo(f"{process.name}: {state(process)}, {pid}{process.waiting} waiting, {mib(process)} MiB")
     if process.error:
         click.echo(f"damaged: {process.error}")
+    if process.dead:
+        click.echo(dead_letters(process))
     vcores = [
         (v.id, v.pid, v.state, v.pending, v.handled, v.wakeups, v.notifs, v.errors, v.unhandled, v.restarts)
         for v in process.vcores

@@ -1,17 +1,20 @@
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport PyObject
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 
-from ..machine.door cimport forked, futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
+from ..machine.door cimport faa32, forked, futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
 from ..kern.const cimport (
-    FAST_STREAK, LONG_NS, NO_VCORE, PI_STOP, SLOT_SIZE, SL_QUEUE, SL_TYPE, VCPD_BATCHES, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED,
-    VCPD_PARKS, VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY
+    FAST_STREAK, LONG_NS, NO_VCORE, OK, ON_DEATH_DEAD_LETTER, ON_DEATH_REDELIVER, PI_STOP, PI_WANT_ROOM, SLOT_SIZE, SL_QUEUE,
+    SL_TYPE, VCPD_BATCHES, VCPD_DEAD_LETTERS, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED, VCPD_PARKS, VCPD_REDELIVERED, VCPD_REPORTED,
+    VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY, VC_OFFLINE
 )
-from ..kern.layout cimport Seg, map_at, vcpd_at
-from ..kern.proc cimport is_running, vc_state
-from ..parlib.mbox cimport Cursor, put_done, take
+from ..kern.layout cimport Msg, Seg, map_at, vcpd_at
+from ..kern.proc cimport is_running, startcore, vc_state
+from ..kern.ucq cimport slot_at
+from ..parlib.dead cimport deaths_of, post_letter, settle_message, verdict
+from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
     VCore, after_handler, before_handler, cursor_of, handle_bits, poll_queue, vcore_entry, vcore_yield, work
@@ -31,12 +34,17 @@ cdef class Dispatcher(VCore):
     cdef Event spare
     cdef public object in_uthread_context
     cdef Watches watches
+    cdef Msg letter
+    cdef list held
     cpdef int deliver(self, Cursor cur, uint64_t at) except -1
     cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
     cdef object find(self, object key)
     cdef int finish(self, Cursor cur, uint64_t where, Event ev) except -1
     cdef void bump(self, uint64_t counter, uint64_t by) noexcept
     cdef int drop(self, Cursor cur, uint64_t where, uint64_t queue) except -1
+    cdef bint lay_aside(self, uint64_t mbox, uint64_t where, uint64_t queue) except -1
+    cpdef bint retry_held(self) except -1
+    cpdef int give_back(self) except -1
     cdef int nobody(self, Event ev) except -1
     cdef int run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev) except -1
     cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1

@@ -11,8 +11,9 @@ import cython
 
 class Dispatcher(VCore):
     """Runs handlers. `names` tells type and queue names; `report` is told of what went wrong: `report.failed(event,
-    error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`; `report.impostor(error)` ends a forked child that has
-    returned from a handler."""
+    error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`; `report.dead(event, kept)`: not delivered again, and
+    `kept` as a dead letter or not; `report.no_room(event)` for a dead letter; `report.impostor(error)` ends a forked child
+    that has returned from a handler."""
 
     def __init__(self, s: Seg, vcoreid: uint64_t, names: object, report: object):
         VCore.__init__(self, s, vcoreid)
@@ -25,6 +26,8 @@ class Dispatcher(VCore):
         self.last_key = ~cython.cast(uint64_t, 0)
         self.vcpd = vcpd_at(s, vcoreid)
         self.watches = Watches()
+        self.letter = Msg()
+        self.held = []
 
     def handle(self, queue: object, type_number: int, handler: object, batch_max: int) -> None:
         """Registers a handler for a type, in one queue (its number + 1; 0: vcore mail) or in all (None). `batch_max` > 0:
@@ -61,6 +64,8 @@ class Dispatcher(VCore):
         where: uint64_t = cur.taken
         number: uint64_t = ld16(s.mem, at + SL_TYPE)
         queue: uint64_t = ld16(s.mem, at + SL_QUEUE)
+        if deaths_of(s, at) != 0 and self.lay_aside(cur.mbox, where, queue):
+            return 0
         both: uint64_t = (queue << 16) | number
         if both != self.last_key:
             key: object = both
@@ -107,6 +112,52 @@ class Dispatcher(VCore):
         self.bump(VCPD_DROPPED, 1)
         self.report.corrupt(queue)
 
+    def lay_aside(self, mbox, where, queue):
+        """A message that vcores have died with. True if its queue wants no more of it: it is a dead letter or reported, and
+        done; or, without room for a letter, in our hands until there is some. False: its handler is to run again."""
+        s = self.s
+        at: uint64_t = slot_at(s, where)
+        what: uint64_t = verdict(s, queue, deaths_of(s, at))
+        if what == ON_DEATH_REDELIVER:
+            self.bump(VCPD_REDELIVERED, 1)
+            return False
+        ev: Event = read_event(s, self.names, at)
+        if ev is None:
+            settle_message(s, mbox, where)
+            self.bump(VCPD_DROPPED, 1)
+            self.report.corrupt(queue)
+            return True
+        if what == ON_DEATH_DEAD_LETTER and post_letter(s, mbox, at, self.letter) != OK:
+            self.held.append((mbox, where, queue))
+            self.report.no_room(ev)
+            return True
+        ev.done = True
+        ev.data = cython.NULL  # its block goes with the message
+        settle_message(s, mbox, where)
+        self.bump(VCPD_DEAD_LETTERS if what == ON_DEATH_DEAD_LETTER else VCPD_REPORTED, 1)
+        self.report.dead(ev, what == ON_DEATH_DEAD_LETTER)
+        return True
+
+    def retry_held(self):
+        """Tries again to make dead letters of what there was no room for. True if one of them is settled."""
+        if not self.held:
+            return False
+        # Raised (a full fence) before the tries: pairs with `tell_holders`, which looks at it when room has been made.
+        faa32(self.s.mem, self.s.procinfo + PI_WANT_ROOM, 1)
+        held: list = self.held
+        self.held = []
+        for mbox, where, queue in held:
+            if not self.lay_aside(mbox, where, queue):
+                put_back(self.s, mbox, where)
+        return len(self.held) < len(held)
+
+    def give_back(self):
+        """This vcore leaves: what it still holds is others' to make dead letters of."""
+        self.retry_held()
+        for mbox, where, _ in self.held:
+            put_back(self.s, mbox, where)
+        self.held = []
+
     def nobody(self, ev):
         """No handler: reported once per type, counted, done."""
         self.bump(VCPD_UNHANDLED, 1)
@@ -142,7 +193,8 @@ class Dispatcher(VCore):
         """Takes what else waits of this type, up to the handler's maximum, and gives it all to the handler at once."""
         s = self.s
         entry: tuple = self.batch_table[key]
-        most: cython.Py_ssize_t = entry[1]
+        # One that somebody has died with is alone: if its handler kills, no other event is in these hands.
+        most: cython.Py_ssize_t = entry[1] if deaths_of(s, slot_at(s, where)) == 0 else 1
         batch: EventBatch = EventBatch.__new__(EventBatch)
         batch.s = s
         batch.names = self.names
@@ -151,32 +203,18 @@ class Dispatcher(VCore):
             raise MemoryError
         batch.places[0] = where
         batch.n = 1
-        other: uint64_t = 0
-        other_at: uint64_t = 0
         while batch.n < most:
-            at: uint64_t = take(s, cur)
+            at: uint64_t = take_like(s, cur, number, queue)
             if at == 0:
                 break
             prefetchw(s.mem, at + 4 * SLOT_SIZE)
-            if ld16(s.mem, at + SL_TYPE) != number or ld16(s.mem, at + SL_QUEUE) != queue:
-                other = cur.taken
-                other_at = at
-                break
             batch.places[batch.n] = cur.taken
             batch.n += 1
         self.run(cur, queue, number & 1023, entry[0], batch)
-        batch.release()
-        i: cython.Py_ssize_t = 0
-        while i < batch.n:
-            put_done(s, cur, batch.places[i])
-            i += 1
+        batch.settle(cur)
         batch.release_kept()
         self.bump(VCPD_HANDLED, batch.n)
         self.bump(VCPD_BATCHES, 1)
-        if other != 0:
-            # Taken, and of another type: its turn comes now, after those that were before it.
-            cur.taken = other
-            self.deliver(cur, other_at)
 
     def deliver_bit(self, cur, ev_type):
         s = self.s
@@ -233,6 +271,8 @@ class Dispatcher(VCore):
         """Nothing to do: looks a bounded while, then yields and sleeps. True when there is something to do, a core was
         given back, or a signal came in; the caller looks whether to stop."""
         s = self.s
+        if self.retry_held():
+            return True
         n: uint64_t = watch(self, self.watches)
         if n == NO_VCORE:
             return True
@@ -252,6 +292,9 @@ class Dispatcher(VCore):
         """Parks on the vcoremap word until somebody gives this vcore a core."""
         s = self.s
         at: uint64_t = map_at(s, self.vcoreid)
+        # Who makes room for a dead letter gives us a core. A file system that was full tells nobody when it is not: hence
+        # once a second a core by ourselves, and another try.
+        patience: int64_t = 1000000000 if self.held else -1
         self.bump(VCPD_PARKS, 1)
         while True:
             w: uint64_t = ld64(s.mem, at)
@@ -263,6 +306,8 @@ class Dispatcher(VCore):
             self.let_signals_in()
             self.bump(VCPD_SYSCALLS, 1)
             with cython.nogil:
-                futex_wait(s.mem, at, w, -1)
+                futex_wait(s.mem, at, w, patience)
+            if patience >= 0 and ld64(s.mem, at) == w and vc_state(w) == VC_OFFLINE:
+                startcore(s, self.vcoreid)
         self.bump(VCPD_WAKEUPS, 1)
         vcore_entry(self)

@@ -10,6 +10,7 @@ from ..kern.const cimport (
 )
 from ..kern.layout cimport Seg
 from ..kern.ucq cimport slot_at
+from ..parlib.mbox cimport Cursor, put_done
 
 @cython.final
 @cython.no_gc
@@ -38,5 +39,5 @@ cdef class EventBatch:
     cdef bint done
     cdef dict kept
     cdef object event(self, Py_ssize_t i)
-    cdef void release(self) noexcept
+    cdef void settle(self, Cursor cur) noexcept
     cdef int release_kept(self) except -1

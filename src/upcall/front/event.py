@@ -163,16 +163,21 @@ class EventBatch:
             self.kept[i] = ev
         return ev
 
-    def release(self):
-        """The handler is done: blocks of events that were never looked at are given back, the others let go."""
+    def settle(self, cur):
+        """The handler is done: each event is DONE, and then its block given back if it was never looked at. In this order,
+        as in `Dispatcher.finish`: died in between, an event would be delivered again with a block that is another's."""
         i: cython.Py_ssize_t = 0
         self.done = True
         while i < self.n:
             at: uint64_t = slot_at(self.s, self.places[i])
+            block: uint64_t = 0
             if ld32(self.s.mem, at + SL_LEN) > INLINE_MAX and (self.kept is None or i not in self.kept):
-                block: uint64_t = ld64(self.s.mem, at + SL_BLOCK)
-                if block_capacity(self.s, block) != 0 and own_block(self.s, block):
-                    free_block(self.s, block)
+                block = ld64(self.s.mem, at + SL_BLOCK)
+                if block_capacity(self.s, block) == 0 or not own_block(self.s, block):
+                    block = 0
+            put_done(self.s, cur, self.places[i])
+            if block != 0:
+                free_block(self.s, block)
             i += 1
 
     def release_kept(self):

@@ -23,6 +23,8 @@ class QueueSpec:
     handler: Handler | None
     on_full: int
     limit: int
+    on_death: int
+    max_redeliveries: int
 
 
 @dataclass(frozen=True)

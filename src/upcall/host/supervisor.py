@@ -31,6 +31,7 @@ from ..kern.proc import startcore, unhost_vcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, mail_waits, recover_vcore
 from . import segment as files
+from .dead import count_letters
 from .definition import Program
 from .segment import Geometry, Segment
 from .slots import SUPERVISOR_SLOT
@@ -115,6 +116,15 @@ def something_waits(segment: Segment, seg: Any) -> int:
     of_vcores, boxes = 2 * seg.max_vcores, segment.seg.nr_mboxes
     waiting = sum(bool(mail_waits(seg, box)) for box in range(of_vcores))
     return waiting + sum(bool(waiting_in(seg, box, 0) or has_bits(seg, box)) for box in range(of_vcores, boxes))
+
+
+def left_over(segment: Segment, seg: Any) -> str:
+    """What a stop has left, for people."""
+    letters = count_letters(segment)
+    boxes = something_waits(segment, seg) - bool(letters)
+    events = [f"events waiting in {boxes} mailbox(es)"] if boxes else []
+    dead = [f"{letters} dead letter(s) (upcall dead {segment.name} shows them)"] if letters else []
+    return " and ".join(events + dead)
 
 
 def finish(segment: Segment, seg: Any) -> bool:
@@ -337,10 +347,9 @@ class Supervisor:
     def close(self) -> None:
         """The end: removes the segment, or leaves it with what waits in it."""
         if not finish(self.segment, self.seg):
-            waiting = something_waits(self.segment, self.seg)
             log.warning(
-                "%s: stopped with events waiting in %d mailbox(es): they stay in %s for the next start",
-                self.proc.name, waiting, self.segment.path,
+                "%s: stopped with %s: they stay in %s for the next start",
+                self.proc.name, left_over(self.segment, self.seg), self.segment.path,
             )  # fmt: skip
         self.selector.close()
         self.watcher.close()

@@ -73,7 +73,17 @@ def register_type(segment: Segment, seg: Seg, name: str) -> int:
 
 
 def register_queue(
-    segment: Segment, seg: Seg, name: str, *, flags: int, vcore: int, mailbox: int, limit: int, on_full: int
+    segment: Segment,
+    seg: Seg,
+    name: str,
+    *,
+    flags: int,
+    vcore: int,
+    mailbox: int,
+    limit: int,
+    on_full: int,
+    on_death: int = const.ON_DEATH_REDELIVER,
+    max_redeliveries: int = const.REDELIVERIES_USUAL,
 ) -> int:
     """The number of an event queue, registered now if it is new; a known one keeps its mailbox and takes the rest.
     `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares."""
@@ -94,6 +104,8 @@ def register_queue(
         segment.put_u32(at + const.EVQ_VCORE, vcore)
         segment.put_u32(at + const.EVQ_MBOX, box)
         segment.put_u32(at + const.EVQ_ON_FULL, on_full)
+        segment.put_u32(at + const.EVQ_ON_DEATH, on_death)
+        segment.put_u32(at + const.EVQ_MAX_REDELIVERIES, max_redeliveries)
         if name not in known:
             segment.put_text(at + const.EVQ_NAME, name)
             port.release_word(seg, at + const.EVQ_USED, 1)

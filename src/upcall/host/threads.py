@@ -17,7 +17,7 @@ from ..kern.layout import vcpd_at
 from ..kern.proc import startcore
 from .definition import Program
 from .stops import StopSignals, held
-from .supervisor import finish, open_for_owner, something_waits
+from .supervisor import finish, left_over, open_for_owner
 from .watch import Watcher
 from .worker import VCoreHost, WorkerHandle
 
@@ -83,8 +83,7 @@ class ThreadsInBackground:
             self.watch.join()
             os.close(self.enough)
             if not finish(self.segment, self.seg):
-                waiting = something_waits(self.segment, self.seg)
-                log.warning("%s: stopped with events waiting in %d mailbox(es)", self.proc.name, waiting)
+                log.warning("%s: stopped with %s", self.proc.name, left_over(self.segment, self.seg))
             if self.abandoned:
                 self.proc._close_handle()
             else:

@@ -79,6 +79,25 @@ class Report:
             self.seen.add("corrupt")
             log.error("%s: dropped a message that no sender writes (queue number %d)", self.who, queue - 1)
 
+    def dead(self, event: Any, kept: bool) -> None:
+        """An event that workers have died with is not delivered again: a dead letter if `kept`."""
+        name, _, vcore = self.who.partition("/")
+        to = f"of queue {event.queue!r}" if event.queue else f"to {vcore}"
+        deaths = f"{event.redeliveries} worker{'s' * (event.redeliveries != 1)} died with it"
+        if kept:
+            log.warning(
+                "%s: event %r %s is a dead letter: %s; upcall dead %s shows it, upcall dead %s --resend sends it again",
+                self.who, event.type, to, deaths, name, name,
+            )  # fmt: skip
+        else:
+            log.error("%s: event %r %s is given up, as its queue says: %s; %r", self.who, event.type, to, deaths, event)
+
+    def no_room(self, event: Any) -> None:
+        """There is no room to make an event a dead letter."""
+        if "no room" not in self.seen:
+            self.seen.add("no room")
+            log.warning("%s: no room to make %r a dead letter: it stays in hand until there is", self.who, event)
+
 
 class WorkerHandle(Handle):
     """The process's own segment, as its workers send to it; shared by vcores that are threads of one process."""
@@ -184,7 +203,7 @@ class VCoreHost:
     def _vcore_context(self) -> None:
         """Works until there is nothing left, then leaves vcore context."""
         while True:
-            while parlib.work(self.dispatcher):
+            while parlib.work(self.dispatcher) or self.dispatcher.retry_held():
                 pass
             if parlib.leave_vcore_context(self.dispatcher):
                 return
@@ -252,7 +271,7 @@ class VCoreHost:
                 continue
             if stop == const.STOP_DRAIN:
                 parlib.look_everywhere(self.dispatcher)
-                if not parlib.work(self.dispatcher) and not self.run_threads():
+                if not parlib.work(self.dispatcher) and not self.run_threads() and not self.dispatcher.retry_held():
                     return
                 continue
             self.dispatcher.idle()
@@ -261,6 +280,7 @@ class VCoreHost:
         """Leaves in good order: what it answered for is announced to the others."""
         if self.signals and self.fifo >= 0:
             signal.signal(INTERRUPT, signal.SIG_IGN)
+        self.dispatcher.give_back()
         parlib.vcore_leave(self.dispatcher)
         unhost_vcore(self.seg, self.vcoreid)
         if not self.stopping():
@@ -309,7 +329,7 @@ def bind_tables(proc: Program, segment: Segment) -> None:
             mailbox = -1 if spec.mailbox is None else -2 if spec.mailbox == "vcore" else known[spec.mailbox]
             tables.register_queue(
                 segment, seg, spec.name, flags=int(spec.flags), vcore=spec.vcore, mailbox=mailbox, limit=spec.limit,
-                on_full=spec.on_full,
+                on_full=spec.on_full, on_death=spec.on_death, max_redeliveries=spec.max_redeliveries,
             )  # fmt: skip
         known = {text: number for number, text in tables.queues(segment).items()}
         for kind, name in definition.kernel_queues.items():

@@ -73,14 +73,22 @@ def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
         before = reader.u64(reader.seg.procinfo + const.PI_STATE)
         _put_state(locks, reader, const.P_DYING | ((before >> 8) + 1 << 8))
         reader.refresh()
-        lost = reader.waiting(settled=True)
+        waiting, dead = reader.waiting(settled=True), reader.dead
+        lost = waiting + dead
         if lost and not discard:
             _put_state(locks, reader, before & 0xFF | ((before >> 8) + 2 << 8))
-            return Cleaned(name, False, 0, f"{lost} events wait: start it to handle them, or --discard them")
+            return Cleaned(name, False, 0, f"{_what_stays(name, waiting, dead)}, or --discard them")
         remove(reader.segment)
         return Cleaned(name, True, lost, "discarded" if lost else "nothing waited")
     finally:
         os.close(locks)
+
+
+def _what_stays(name: str, waiting: int, dead: int) -> str:
+    """What keeps a segment, and what to do about it, for people."""
+    events = [f"{waiting} events wait: start it to handle them"] if waiting else []
+    letters = [f"{dead} dead letters stay: upcall dead {name} shows them"] if dead else []
+    return ", ".join(events + letters)
 
 
 def _who(reader: Reader, held: int) -> str:

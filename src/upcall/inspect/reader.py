@@ -14,9 +14,10 @@ from ..host.segment import open_segment
 from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, is_locked
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import evq_at, map_at, mbox_at, name_of, page_at, slot_record_at, vcpd_at
+from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, name_of, page_at, slot_record_at, vcpd_at
 from .records import (
     ALERT_STATES,
+    ON_DEATH,
     ON_FULL,
     P_STATES,
     ROLES,
@@ -209,7 +210,13 @@ class Reader:
 
     def waiting(self, *, settled: bool = False) -> int:
         """Events sent and not done, bits included. `settled`: nobody alive is attached, so a claim is no event."""
-        return sum(box.waiting - (box.slots["CLAIMED"] if settled else 0) for box in self.mailboxes())
+        boxes = (box for box in self.mailboxes() if box.number != dead_mbox(self.seg))
+        return sum(box.waiting - (box.slots["CLAIMED"] if settled else 0) for box in boxes)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters, of all queues and of mail to vcores."""
+        return sum(self.mailbox(dead_mbox(self.seg)).by_queue.values())
 
     def odd(self) -> list[str]:
         """What in the mailboxes cannot be."""
@@ -240,6 +247,7 @@ class Reader:
 
     def queues(self) -> Iterator[QueueInfo]:
         """The event queues."""
+        letters = self.mailbox(dead_mbox(self.seg)).by_queue
         for q in range(min(self.info(const.PI_NR_QUEUES), self.geometry.max_queues)):
             at = evq_at(self.seg, q)
             own, alert = self.u32(at + const.EVQ_MBOX), self.u64(at + const.EVQ_ALERT)
@@ -253,12 +261,14 @@ class Reader:
             yield QueueInfo(
                 name=self.text(at + const.EVQ_NAME),
                 depth=depth,
-                dead=0,
+                dead=letters[q + 1],
                 flags=names_of_bits({int(flag): flag.name or "" for flag in EventFlag}, flags),
                 alert=" ".join(filter(None, (called(ALERT_STATES, alert & 15), self.owner(alert >> 32)))),
                 mailbox=own - 1 if own else None,
                 limit=limit or None,
                 on_full=called(ON_FULL, self.u32(at + const.EVQ_ON_FULL)),
+                on_death=called(ON_DEATH, self.u32(at + const.EVQ_ON_DEATH)),
+                max_redeliveries=self.u32(at + const.EVQ_MAX_REDELIVERIES),
             )
 
     def slots(self) -> Iterator[SlotInfo]:
@@ -286,6 +296,7 @@ class Reader:
             pid=pid if self.alive(SUPERVISOR_SLOT) else None,
             attended=self.alive(SUPERVISOR_SLOT),
             waiting=self.waiting(),
+            dead=self.dead,
             memory_bytes=os.fstat(self.segment.file).st_blocks * 512,
             vcores=tuple(self.vcores()),
             queues=tuple(self.queues()),

@@ -28,12 +28,13 @@ PAGE_STATES = _words("PAGE_", "FREE CLAIMED LINKED")
 SPAN_STATES = _words("SPAN_", "FREE CLAIMED SMALL LARGE BODY")
 ALERT_STATES = _words("ALERT_", "NONE DOING DONE POLLED")
 ON_FULL = {k: v.lower() for k, v in _words("ON_FULL_", "BLOCK RAISE BIT").items()}
+ON_DEATH = {k: v.lower().replace("_", "-") for k, v in _words("ON_DEATH_", "REDELIVER DEAD_LETTER REPORT").items()}
 ROLES = {k: v.lower() for k, v in _words("ROLE_", "SENDER VCORE SUPERVISOR READER").items()}
 STOPS = {0: None, const.STOP_DRAIN: "drain", const.STOP_NOW: "now"}
 SLOT_COUNTERS = ("sent", "indirs", "wakes", "syscalls", "waits")
 VCORE_COUNTERS = (
     "handled", "batches", "errors", "unhandled", "parks", "wakeups", "notifs", "syscalls", "redelivered", "dropped",
-    "restarts", "taken_over",
+    "dead_letters", "reported", "restarts", "taken_over",
 )  # fmt: skip
 
 
@@ -74,6 +75,8 @@ class VCoreInfo:
     syscalls: int
     redelivered: int
     dropped: int
+    dead_letters: int
+    reported: int
     restarts: int
     taken_over: int
 
@@ -81,8 +84,9 @@ class VCoreInfo:
 @dataclass(frozen=True)
 class QueueInfo:
     """One event queue. `depth`: events in its mailbox that are not done, those in a handler's hands included (for a
-    queue without a mailbox, its events in the vcores' mailboxes); `dead`: its dead letters, of which this format keeps
-    none; `mailbox`: the number of its mailbox, None if its events go to vcores; `alert`: who has been told."""
+    queue without a mailbox, its events in the vcores' mailboxes); `dead`: its dead letters; `mailbox`: the number of its
+    mailbox, None if its events go to vcores; `alert`: who has been told; `max_redeliveries` counts if `on_death` is
+    redeliver."""
 
     name: str
     depth: int
@@ -92,6 +96,8 @@ class QueueInfo:
     mailbox: int | None
     limit: int | None
     on_full: str
+    on_death: str
+    max_redeliveries: int
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,16 @@ class SlotInfo:
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """One process, as its segment tells. `waiting`: events sent and not done, bits included; `attended`: whether a
-    living supervisor holds it; `error`: why the segment cannot be read (then the rest is empty), or what in
-    it is damaged."""
+    """One process, as its segment tells. `waiting`: events sent and not done, bits included; `dead`: dead letters, those
+    of mail to vcores included; `attended`: whether a living supervisor holds it; `error`: why the segment cannot be read
+    (then the rest is empty), or what in it is damaged."""
 
     name: str
     state: str
     pid: int | None
     attended: bool
     waiting: int
+    dead: int
     memory_bytes: int
     vcores: tuple[VCoreInfo, ...]
     queues: tuple[QueueInfo, ...]
@@ -135,7 +142,7 @@ class ProcessInfo:
     @classmethod
     def unreadable(cls, name: str, error: str) -> ProcessInfo:
         """A process whose segment cannot be read."""
-        return cls(name, "DAMAGED", None, False, 0, 0, (), (), (), error)
+        return cls(name, "DAMAGED", None, False, 0, 0, 0, (), (), (), error)
 
     def total(self, counter: str) -> int:
         """The sum of a counter over vcores and attach slots."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..flags import EventType
 from ..kern import const
-from ..kern.layout import evq_at, map_at, mbox_at, page_at, span_at, vcpd_at
+from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, page_at, span_at, vcpd_at
 from .reader import Reader
 from .records import P_STATES, PAGE_STATES, SPAN_STATES, STOPS, VC_STATES, called
 
@@ -109,14 +109,18 @@ def _queue(reader: Reader, number: int, shown: Words) -> Words:
     return {"number": number, **shown, "vcore": vcore, "alert_word": f"{alert:#x}"}
 
 
+def _whose(reader: Reader, number: int) -> str:
+    vcores = 2 * reader.geometry.max_vcores
+    if number < vcores:
+        return f"vcore {number // 2} {'private' if number % 2 else 'public'}"
+    return "dead letters" if number == dead_mbox(reader.seg) else f"queue {number - vcores}"
+
+
 def _mailbox(reader: Reader, number: int) -> Words:
     box, at = reader.mailbox(number), mbox_at(reader.seg, number)
-    vcores = 2 * reader.geometry.max_vcores
     return {
         "number": number,
-        "of": f"vcore {number // 2} {'private' if number % 2 else 'public'}"
-        if number < vcores
-        else f"queue {number - vcores}",
+        "of": _whose(reader, number),
         "head": place(reader.u64(at + const.MB_HEAD)),
         "tail": place(reader.u64(at + const.MB_TAIL)),
         "limit": reader.u64(at + const.MB_LIMIT) or None,

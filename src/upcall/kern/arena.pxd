@@ -10,6 +10,7 @@ from .const cimport (
 )
 from .layout cimport Seg, count, page_at, span_at, word
 from .pages cimport name_is_dead, tell_room
+from .proc cimport tell_holders
 
 @cython.locals(c=uint64_t)
 cpdef uint64_t class_of(uint64_t length) noexcept nogil
@@ -55,6 +56,7 @@ cpdef bint own_block(Seg s, uint64_t ref) noexcept nogil
 @cython.locals(n=uint64_t, body=uint64_t, b=uint64_t)
 cpdef void free_large(Seg s, uint64_t span, uint64_t w) noexcept nogil
 @cython.locals(capacity=uint64_t, at=uint64_t, w=uint64_t, hint=uint64_t)
+cpdef bint return_block(Seg s, uint64_t ref) noexcept nogil
 cpdef void free_block(Seg s, uint64_t ref) noexcept nogil
 @cython.locals(page=uint64_t, i=uint64_t, at=uint64_t, w=uint64_t, state=uint64_t)
 cpdef bint slot_holds(Seg s, uint64_t where, uint64_t ref) noexcept nogil

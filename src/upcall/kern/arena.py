@@ -55,6 +55,7 @@ if not cython.compiled:
     )
     from .layout import Seg, count, page_at, span_at, word
     from .pages import name_is_dead, tell_room
+    from .proc import tell_holders
 
 
 def class_of(length: int) -> int:
@@ -383,15 +384,15 @@ def free_large(s: Seg, span: int, w: int) -> None:
     free_span(s, span, w)
 
 
-def free_block(s: Seg, ref: int) -> None:
-    """Gives back a block that this actor owns; a reference to anything else is ignored."""
+def return_block(s: Seg, ref: int) -> bool:
+    """Gives back a block that this actor owns, and tells nobody. False for a reference to anything else."""
     capacity = block_capacity(s, ref)
     if capacity == 0:
-        return
+        return False
     at = block_word_at(s, ref)
     w = ld64(s.mem, at)
     if (w >> 32) != s.me:
-        return
+        return False
     if (ref >> 32) == BLOCK_LARGE:
         free_large(s, low32(ref) - 1, w)
     elif cas64(s.mem, at, w, word(BLOCK_FREE, (w >> 8) & GEN_MASK, 0)):
@@ -399,7 +400,15 @@ def free_block(s: Seg, ref: int) -> None:
         hint = s.procinfo + PI_SPANS_FREED + class_of(capacity) * 8
         if ld64(s.mem, hint) != low32(ref):
             st64(s.mem, hint, low32(ref))
-    tell_room(s)
+    return True
+
+
+def free_block(s: Seg, ref: int) -> None:
+    """Gives back a block that this actor owns, and tells those who wait for room; a reference to anything else is
+    ignored."""
+    if return_block(s, ref):
+        tell_room(s)
+        tell_holders(s)
 
 
 def slot_holds(s: Seg, where: int, ref: int) -> bool:
@@ -467,4 +476,5 @@ def scavenge_arena(s: Seg) -> int:
         span = span + 1
     if found:
         tell_room(s)
+        tell_holders(s)
     return found

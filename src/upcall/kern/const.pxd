@@ -150,7 +150,7 @@ cdef enum:
     VCPD_DROPPED = 328
     VCPD_RESTARTS = 336
     VCPD_BIT = 344      # u64 mailbox + 1:32 << 32 | event type: the bit whose handler runs; 0: none
-    VCPD_DEAD = 352     # counters again
+    VCPD_DEAD_LETTERS = 352 # counters again
     VCPD_REPORTED = 360
     VCPD_TAKEN_OVER = 368 # how often its core was taken because its host did not move
     VC_K_LOCK = 1

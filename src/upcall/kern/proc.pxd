@@ -2,10 +2,10 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport (
-    cas64, fand32, for32, futex_wake, interrupt, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
+    cas32, cas64, fand32, for32, futex_wake, interrupt, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
 )
 from .const cimport (
-    AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, PI_WATCH, P_CREATED, P_DYING,
+    AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, PI_WANT_ROOM, PI_WATCH, P_CREATED, P_DYING,
     P_NEW, P_RUNNABLE_M, P_RUNNING_M, P_RUNNING_S, P_WAITING, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
     VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE,
     VC_ONLINE, VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
@@ -43,6 +43,8 @@ cpdef bint start_one_more(Seg s, uint64_t first) noexcept nogil
 cpdef void proc_wakeup(Seg s) noexcept nogil
 @cython.locals(vcpd=uint64_t)
 cpdef void proc_notify(Seg s, uint64_t vcoreid) noexcept nogil
+@cython.locals(at=uint64_t, wanted=uint64_t, n=uint64_t, v=uint64_t)
+cpdef void tell_holders(Seg s) noexcept nogil
 @cython.locals(at=uint64_t, w=uint64_t, state=uint64_t, offline=uint64_t)
 cpdef bint proc_yield(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(at=uint64_t, w=uint64_t, state=uint64_t)

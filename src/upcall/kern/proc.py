@@ -30,6 +30,7 @@ import cython
 
 if not cython.compiled:
     from ..machine.door import (
+        cas32,
         cas64,
         fand32,
         for32,
@@ -59,6 +60,7 @@ if not cython.compiled:
         PI_LOCK,
         PI_NUM_VCORES,
         PI_STATE,
+        PI_WANT_ROOM,
         PI_WATCH,
         VC_AWAY,
         VC_BULK,
@@ -271,6 +273,25 @@ def proc_notify(s: Seg, vcoreid: int) -> None:
     if ld32(s.mem, vcpd + VCPD_NOTIF_DISABLED) == 0:
         if vc_state(lda64(s.mem, map_at(s, vcoreid))) == VC_ONLINE:
             count(s, AS_SYSCALLS, interrupt(s.world, vcoreid))
+
+
+def tell_holders(s: Seg) -> None:
+    """Whoever has made room in the pool or the arena tells every vcore, if one of them holds a message that there was no
+    room to make a dead letter (it looks when it has nothing else to do). Room, a fence (in `tell_room`), then this look:
+    pairs with the vcore, which raises PI_WANT_ROOM, a full fence, and tries once more."""
+    at = s.procinfo + PI_WANT_ROOM
+    wanted = ld32(s.mem, at)
+    if wanted == 0:
+        return
+    n = num_vcores(s)
+    v = 0
+    while v < n:
+        proc_notify(s, v)
+        startcore(s, v)
+        v = v + 1
+    # The deed before the mark is taken back: died in between, the next one tells them again. If somebody has raised it
+    # meanwhile it stays.
+    cas32(s.mem, at, wanted, 0)
 
 
 def proc_yield(s: Seg, vcoreid: int) -> bool:

@@ -14,6 +14,7 @@ from .const cimport (
 )
 from .layout cimport Msg, Seg, count, mbox_at, page_at, place, word
 from .pages cimport abandon_page, alloc_page, link_page, page_generation, retire_page
+from .proc cimport tell_holders
 
 cpdef uint64_t empty_word(uint64_t gen) noexcept nogil
 @cython.locals(at=uint64_t, head=uint64_t, page=uint64_t, gen=uint64_t)
@@ -36,7 +37,7 @@ cpdef uint64_t want_room(Seg s, uint64_t at) noexcept nogil
 cpdef void stop_wanting(Seg s, uint64_t at) noexcept nogil
 @cython.locals(slots=uint64_t, done=uint64_t, w=uint64_t)
 cpdef uint64_t all_done(Seg s, uint64_t page, uint64_t i, uint64_t gen) noexcept nogil
-@cython.locals(at=uint64_t, moved=uint64_t, steps=uint64_t, head=uint64_t, page=uint64_t, gen=uint64_t, first=uint64_t, i=uint64_t, after=uint64_t)
+@cython.locals(at=uint64_t, moved=uint64_t, freed=uint64_t, steps=uint64_t, head=uint64_t, page=uint64_t, gen=uint64_t, first=uint64_t, i=uint64_t, after=uint64_t)
 cpdef uint64_t advance_head(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(at=uint64_t)
 cpdef void tell_mbox_room(Seg s, uint64_t mbox) noexcept nogil

@@ -86,6 +86,7 @@ if not cython.compiled:
     )
     from .layout import Msg, Seg, count, mbox_at, page_at, place, word
     from .pages import abandon_page, alloc_page, link_page, page_generation, retire_page
+    from .proc import tell_holders
 
 
 def empty_word(gen: int) -> int:
@@ -332,6 +333,7 @@ def advance_head(s: Seg, mbox: int) -> int:
     slots say. The last page of a chain stays, so a producer always finds one."""
     at = mbox_at(s, mbox)
     moved = 0
+    freed = 0
     steps = 0
     while steps < WALK_MAX:
         steps = steps + 1
@@ -359,9 +361,12 @@ def advance_head(s: Seg, mbox: int) -> int:
         link_page(s, page, gen, mbox)
         if cas64(s.mem, at + MB_HEAD, head, after):
             moved = 1
+            freed = 1
             retire_page(s, page, gen, mbox)
     if moved:
         tell_mbox_room(s, mbox)
+    if freed:
+        tell_holders(s)
     return moved
 
 

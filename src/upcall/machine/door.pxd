@@ -41,6 +41,7 @@ cdef extern from "upcall_machine.h" nogil:
     uint64_t ctz64 "up_ctz64"(uint64_t v)
     void copy_in "up_copy_in"(mem_t m, uint64_t o, src_t src, uint64_t n)
     void copy_out "up_copy_out"(dst_t dst, mem_t m, uint64_t o, uint64_t n)
+    src_t bytes_at "up_bytes_at"(mem_t m, uint64_t o, uint64_t n)
     void copy_words "up_copy_words"(dst_t dst, mem_t m, uint64_t o, uint64_t n)
     int futex_wait "up_futex_wait"(mem_t m, uint64_t o, uint64_t expected, int64_t timeout_ns)
     uint64_t futex_wake "up_futex_wake"(mem_t m, uint64_t o, uint64_t n)

@@ -185,6 +185,13 @@ def copy_out(dst: bytearray, m: Memory, o: int, n: int) -> None:
 copy_words = copy_out
 
 
+def bytes_at(m: Memory, o: int, n: int) -> bytes:
+    """Bytes of the segment as the source of a copy."""
+    if o < 0 or o + n > len(m.bytes):
+        raise IndexError(f"{n} bytes at offset {o} (size {len(m.bytes)})")
+    return bytes(m.bytes[o : o + n])
+
+
 def futex_wait(m: Memory, o: int, expected: int, timeout_ns: int) -> int:
     """One thread: a wait on an unchanged word would never end, so it is an error of the test that ran into it."""
     if m.load(o, 4) != expected & _MASK[4]:

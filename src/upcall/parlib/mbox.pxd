@@ -3,12 +3,12 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
     CLAIMED, DONE, GEN_MASK, MB_BITMAP, MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, MB_LIMIT, MB_RESCAN, MB_TAIL,
-    NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, PG_SEQ, READY, SKIP_MAX, SLOT_SIZE, SL_WORD, TAKEN, WALK_MAX
+    NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, PG_SEQ, READY, SKIP_MAX, SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
 )
-from ..kern.layout cimport Seg, mbox_at, page_at, place, word
+from ..kern.layout cimport Seg, dead_mbox, mbox_at, page_at, place, word
 from ..kern.pages cimport link_page, name_is_dead, page_generation
 from ..kern.ucq cimport advance_head, empty_word, slot_at
-from ..machine.door cimport cas64, faa64, ld64, lda64, rmb, st32, str64
+from ..machine.door cimport cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 @cython.final
 cdef class Cursor:
@@ -29,17 +29,22 @@ cpdef void reap_skipped(Seg s, Cursor cur) noexcept nogil
 cpdef bint skip(Seg s, Cursor cur) noexcept nogil
 @cython.locals(turns=uint64_t, lost=bint, slots=uint64_t, at=uint64_t, w=uint64_t, state=uint64_t, got=uint64_t)
 cpdef uint64_t take(Seg s, Cursor cur) noexcept nogil
+@cython.locals(k=uint64_t)
+cpdef bint skipped_ready(Seg s, Cursor cur) noexcept nogil
+@cython.locals(slots=uint64_t, at=uint64_t, w=uint64_t, got=uint64_t)
+cpdef uint64_t take_like(Seg s, Cursor cur, uint64_t ev_type, uint64_t queue) noexcept nogil
 @cython.locals(w=uint64_t)
 cpdef bint more_waiting(Seg s, Cursor cur) noexcept nogil
-@cython.locals(k=uint64_t)
 cpdef bint news(Seg s, Cursor cur) noexcept nogil
 @cython.locals(at=uint64_t)
 cpdef void put_done(Seg s, Cursor cur, uint64_t where) noexcept nogil
+@cython.locals(at=uint64_t, w=uint64_t)
+cpdef bint put_back(Seg s, uint64_t mbox, uint64_t where) noexcept nogil
 @cython.locals(w=uint64_t, state=uint64_t, gen=uint64_t, times=uint64_t)
-cpdef uint64_t recover_slot(Seg s, uint64_t at) noexcept nogil
+cpdef uint64_t recover_slot(Seg s, uint64_t at, uint64_t deaths) noexcept nogil
 @cython.locals(found=uint64_t, again=bint, i=uint64_t, slot=uint64_t, w=uint64_t)
-cpdef uint64_t recover_page(Seg s, uint64_t here) noexcept nogil
-@cython.locals(at=uint64_t, here=uint64_t, found=uint64_t, again=bint, pages=uint64_t, here_found=uint64_t, after=uint64_t, gen=uint64_t)
+cpdef uint64_t recover_page(Seg s, uint64_t here, uint64_t deaths) noexcept nogil
+@cython.locals(at=uint64_t, here=uint64_t, found=uint64_t, again=bint, pages=uint64_t, deaths=uint64_t, here_found=uint64_t, after=uint64_t, gen=uint64_t)
 cpdef uint64_t recover_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(i=uint64_t)
 cpdef bint has_bits(Seg s, uint64_t mbox) noexcept nogil

@@ -38,15 +38,17 @@ if not cython.compiled:
         PG_SEQ,
         READY,
         SKIP_MAX,
+        SL_QUEUE,
+        SL_TYPE,
         SL_WORD,
         SLOT_SIZE,
         TAKEN,
         WALK_MAX,
     )
-    from ..kern.layout import Seg, mbox_at, page_at, place, word
+    from ..kern.layout import Seg, dead_mbox, mbox_at, page_at, place, word
     from ..kern.pages import link_page, name_is_dead, page_generation
     from ..kern.ucq import advance_head, empty_word, slot_at
-    from ..machine.door import cas64, faa64, ld64, lda64, rmb, st32, str64
+    from ..machine.door import cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 
 class Cursor:
@@ -226,6 +228,44 @@ def take(s: Seg, cur: Cursor) -> int:
     return 0
 
 
+def skipped_ready(s: Seg, cur: Cursor) -> bool:
+    """Whether a slot that was passed over is READY."""
+    k = 0
+    while k < cur.nskipped:
+        if (lda64(s.mem, slot_at(s, cur.skipped[k]) + SL_WORD) & 15) == READY:
+            return True
+        k = k + 1
+    return False
+
+
+def take_like(s: Seg, cur: Cursor, ev_type: int, queue: int) -> int:
+    """Takes the next message as `take` does, if it is one more of this type and queue and no vcore has died with it: for
+    a batch. 0: whatever comes next is left to `take`. What is not in the batch is in nobody's hands while it is handled."""
+    if cur.page == 0 or ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan:
+        return 0
+    if cur.i >= s.page_slots and (not turn_page(s, cur) or cur.page == 0):
+        return 0
+    slots = page_at(s, cur.page) + PAGE_HEADER
+    while cur.i < s.page_slots:
+        at = slots + cur.i * SLOT_SIZE
+        w = lda64(s.mem, at + SL_WORD)
+        if ((w >> 8) & GEN_MASK) != cur.gen or (w & 15) == CLAIMED:
+            return 0
+        if (w & 15) == READY:
+            # Contents are written before READY, and not again until the slot's next generation.
+            if (w & 0xF0) != 0 or ld16(s.mem, at + SL_TYPE) != ev_type or ld16(s.mem, at + SL_QUEUE) != queue:
+                return 0
+            if skipped_ready(s, cur):
+                return 0  # perhaps of the same sender, and earlier
+            cur.i = cur.i + 1
+            got = take_this(s, cur, place(cur.page, cur.i - 1, cur.gen), w)
+            if got != 0:
+                return got
+        else:
+            cur.i = cur.i + 1
+    return 0
+
+
 def more_waiting(s: Seg, cur: Cursor) -> bool:
     """Whether the slot after the last one taken is READY: a backlog, not a single message. One load."""
     if cur.page == 0 or cur.i >= s.page_slots:
@@ -244,12 +284,7 @@ def news(s: Seg, cur: Cursor) -> bool:
         return False
     if cur.watch_at == 0 or lda64(s.mem, cur.watch_at) != cur.watch_word:
         return True
-    k = 0
-    while k < cur.nskipped:
-        if (lda64(s.mem, slot_at(s, cur.skipped[k]) + SL_WORD) & 15) == READY:
-            return True
-        k = k + 1
-    return False
+    return skipped_ready(s, cur)
 
 
 def put_done(s: Seg, cur: Cursor, where: int) -> None:
@@ -261,9 +296,21 @@ def put_done(s: Seg, cur: Cursor, where: int) -> None:
         advance_head(s, cur.mbox)
 
 
-def recover_slot(s: Seg, at: int) -> int:
+def put_back(s: Seg, mbox: int, where: int) -> bool:
+    """TAKEN by this actor -> READY, with as many deaths as before: whoever took it could not do what it was to do."""
+    at = slot_at(s, where)
+    w = lda64(s.mem, at + SL_WORD)
+    if (w & 15) != TAKEN or (w >> 32) != s.me or ((w >> 8) & GEN_MASK) != (where >> 32):
+        return False
+    if not cas64(s.mem, at + SL_WORD, w, word(READY | (w & 0xF0), where >> 32, 0)):
+        return False
+    faa64(s.mem, mbox_at(s, mbox) + MB_RESCAN, 1)
+    return True
+
+
+def recover_slot(s: Seg, at: int, deaths: int) -> int:
     """One slot of a mailbox whose user has died: a dead sender's claim is DONE, what a dead consumer had in hand is READY
-    again. 1 if it was in hand."""
+    again, with so many more deaths. 1 if it was in hand."""
     w = lda64(s.mem, at + SL_WORD)
     state = w & 15
     gen = (w >> 8) & GEN_MASK
@@ -272,15 +319,15 @@ def recover_slot(s: Seg, at: int) -> int:
     if state == CLAIMED:
         cas64(s.mem, at + SL_WORD, w, word(DONE, gen, 0))
         return 0
-    times = (w >> 4) & 15
-    if times < 15:
-        times = times + 1
+    times = ((w >> 4) & 15) + deaths
+    if times > 15:
+        times = 15
     if cas64(s.mem, at + SL_WORD, w, word(READY | (times << 4), gen, 0)):
         return 1
     return 0
 
 
-def recover_page(s: Seg, here: int) -> int:
+def recover_page(s: Seg, here: int, deaths: int) -> int:
     """One page of it. How many messages were in hand, or NOT_SEEN if none was but some wait to be delivered again."""
     found = 0
     again = False
@@ -289,7 +336,7 @@ def recover_page(s: Seg, here: int) -> int:
         slot = page_at(s, here & PAGE_MASK) + PAGE_HEADER + i * SLOT_SIZE
         w = ld64(s.mem, slot + SL_WORD)
         if ((w >> 8) & GEN_MASK) == (here >> 32):
-            found = found + recover_slot(s, slot)
+            found = found + recover_slot(s, slot, deaths)
             again = again or ((w & 15) == READY and (w & 0xF0) != 0)
         i = i + 1
     if found == 0 and again:
@@ -306,8 +353,10 @@ def recover_mbox(s: Seg, mbox: int) -> int:
     found = 0
     again = False
     pages = 0
+    # Who dies re-sending a dead letter is no vcore in its handler: the letter's deaths stay as they are.
+    deaths = 0 if mbox == dead_mbox(s) else 1
     while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and pages < WALK_MAX + 2 * s.nr_pages:
-        here_found = recover_page(s, here)
+        here_found = recover_page(s, here, deaths)
         again = again or here_found != 0
         if here_found != NOT_SEEN:
             found = found + here_found

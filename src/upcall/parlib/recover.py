@@ -52,7 +52,7 @@ if not cython.compiled:
         set_bit,
         spam_public_msg,
     )
-    from ..kern.layout import Seg, evq_at, map_at, mbox_at, page_at, vcpd_at
+    from ..kern.layout import Seg, dead_mbox, evq_at, map_at, mbox_at, page_at, vcpd_at
     from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_state
     from ..kern.ucq import empty_word
@@ -130,6 +130,7 @@ def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
         found = found + recover_mbox(s, get_vcpd_mbox_pub(s, v))
         found = found + recover_mbox(s, get_vcpd_mbox_priv(s, v))
         v = v + 1
+    recover_mbox(s, dead_mbox(s))  # of those who re-sent dead letters: no vcore's, so not counted
     return found
 
 
