@@ -565,18 +565,18 @@ def test_spinning_sees_pending(bench: Bench) -> None:
 
 
 def test_more_queues_than_watches_are_all_looked_at_before_sleep(life: Any) -> None:
-    bench = Bench(life, geometry=(2, 20, 64, 8, 4, 64, 1), vcores=2)
-    for queue in range(20):
+    bench = Bench(life, geometry=(2, 30, 64, 8, 4, 64, 1), vcores=2)
+    for queue in range(30):
         bench.queue(queue)
     vc, sender = bench.vcore(0), bench.actor()
-    for queue in range(20):
+    for queue in range(30):
         bench.send(sender, queue, queue=queue)
     bench.run(vc)
     assert not spin(bench, vc)
-    for queue in range(20):
+    for queue in range(30):
         bench.send(sender, 100 + queue, queue=queue)
     bench.idle(vc)
-    assert sorted(vc.args) == [*range(20), *range(100, 120)]
+    assert sorted(vc.args) == [*range(30), *range(100, 130)]
 
 
 # ---- deaths ----------------------------------------------------------------------------------------------------------

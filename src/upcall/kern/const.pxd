@@ -44,7 +44,7 @@ cdef enum:
     NO_VCORE = 0xFFFF   # the actor is not a vcore
     WALK_MAX = 4096     # own steps in one walk over pages before BUSY
     LIST_TRIES_MAX = 10 # the seed's bound on chasing a list's head
-    WATCH_MAX = 16      # words that a spinning vcore looks at
+    WATCH_MAX = 64      # words that a spinning vcore looks at
     LONG_NS = 20000     # a handler that took longer makes its queue a slow one
     FAST_STREAK = 8     # so many short handlers in a row make its queue a fast one
     NOT_SEEN = 0xFFFF   # of a page: nothing was in hand, but some messages wait to be delivered again

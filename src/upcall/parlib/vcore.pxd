@@ -6,7 +6,7 @@ from ..kern.const cimport (
     MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_DRAINERS, PI_DRAIN_SEQ, PI_NR_QUEUES,
     PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
     VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED,
-    VC_PREEMPTED_FLAG, WALK_MAX, WATCH_MAX
+    VC_PREEMPTED_FLAG, WALK_MAX
 )
 from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub
 from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
