@@ -50,9 +50,14 @@ def nothing_left(upcall_dir: Path) -> Iterator[None]:
     end = time.monotonic() + GRACE_S
     while (left := {pid: name for pid, name in _children().items() if pid not in processes}) and time.monotonic() < end:
         time.sleep(0.005)
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    killed = left
+    while killed:
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        # Workers whose supervisor is gone carry on, and are our children by now.
+        killed = {pid: name for pid, name in _children().items() if pid not in processes}
+        left |= killed
     stray = _files(upcall_dir) - files
     for path in sorted(stray, reverse=True):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

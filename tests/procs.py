@@ -107,12 +107,11 @@ def running(proc: upcall.Proc, stop: str = "drain") -> Iterator[upcall.Proc]:
         yield proc
         proc.stop(stop, timeout=LONG_S)  # type: ignore[arg-type]
     except BaseException:
-        for vcore in inspect.snapshot(proc.name).vcores if pid and (folder() / proc.name).exists() else ():
-            if vcore.pid and vcore.alive:
-                os.kill(vcore.pid, signal.SIGKILL)
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(upcall.UpcallError):
+                kill_workers(proc.name)
         discard(proc.name)
         raise
 
@@ -120,13 +119,31 @@ def running(proc: upcall.Proc, stop: str = "drain") -> Iterator[upcall.Proc]:
 def abandon(proc: upcall.Proc) -> None:
     """Starts a process and kills it as a whole: the segment stays, and nobody attends it."""
     proc.start()
+    bereave(proc)
+    kill_workers(proc.name)
+
+
+def bereave(proc: upcall.Proc) -> None:
+    """Kills the supervisor of a started process; the `Proc` forgets about it."""
     os.kill(proc._running.pid, signal.SIGKILL)
-    proc.stop(timeout=LONG_S)
-    for vcore in vcore_info(proc.name).values():
-        if vcore.alive and vcore.pid:  # hosted, but not yet with a number: 0 would be our own group
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(vcore.pid, signal.SIGKILL)
-    until(lambda: not any(vcore.alive for vcore in vcore_info(proc.name).values()), "the end of the workers")
+    ended(proc._running.pid)
+    os.close(proc._running.pidfd)
+    proc._close_handle()
+    proc._running = None
+
+
+def kill_workers(name: str) -> None:
+    """Kills all workers of a process, and waits until none is left."""
+
+    def none_left() -> bool:
+        alive = [vcore for vcore in vcore_info(name).values() if vcore.alive]
+        for vcore in alive:
+            if vcore.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(vcore.pid, signal.SIGKILL)
+        return not alive
+
+    until(none_left, "the end of the workers")
 
 
 def discard(name: str) -> None:

@@ -23,6 +23,7 @@ from procs import (
     Notes,
     Words,
     abandon,
+    bereave,
     discard,
     ended,
     forked,
@@ -650,9 +651,8 @@ def test_a_killed_worker_is_replaced_and_works_on(notes: Notes) -> None:
 
 def test_killing_the_supervisor_ends_its_workers() -> None:
     for _ in range(30):
-        proc = Proc("box", vcores=3).start()
-        os.kill(proc._running.pid, signal.SIGKILL)
-        proc.stop(timeout=LONG_S)
+        proc = Proc("box", vcores=3, on_supervisor_death="stop").start()
+        bereave(proc)
         until(lambda: not any(vcore.alive for vcore in vcores("box").values()), "the end of the workers")
         discard("box")
 

@@ -131,6 +131,7 @@ def test_everything_belongs_to_its_user_alone(mask: int) -> None:
             kinds = {entry.name: entry.stat().st_mode for entry in path.iterdir()}
             assert {stat.S_IMODE(mode) for mode in kinds.values()} == {0o600}
             assert stat.S_ISREG(kinds.pop("segment"))
+            assert stat.S_ISSOCK(kinds.pop("ctl"))
             assert all(stat.S_ISFIFO(mode) for mode in kinds.values())
     finally:
         os.umask(before)

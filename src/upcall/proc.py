@@ -36,13 +36,13 @@ def _number(name: str, value: float, least: float, most: float) -> None:
         raise ValueError(f"{name}={value} is outside {least}..{most}")
 
 
-def _supervisor() -> ModuleType:
+def _background() -> ModuleType:
     """What runs a process, imported when one is. Ctrl-C waits for that: a compiled module may not stand an exception in the
     middle of its import."""
     with held():
-        from .host import supervisor, threads  # noqa: F401
+        from .host import background, threads  # noqa: F401
 
-        return supervisor
+        return background
 
 
 class Proc(Doors):
@@ -56,7 +56,9 @@ class Proc(Doors):
     sit on pending mail, stopped or in one handler, before others take over (the event in its hands stays with it);
     `on_hang` "wait" until it moves again, or "kill" it when it has not after as long again: the event in its hands is then
     handled again, as after any death; `stop` what a stop does with waiting events: "drain" them, or leave them in the
-    segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker).
+    segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker);
+    `on_supervisor_death` what workers do when the process that started them dies: "carry_on" (one of them watches the
+    others, until the process is started again, which takes them over), or "stop" after what is in hand.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Proc(Doors):
         stop: Literal["drain", "now"] = "drain",
         start_method: Literal["fork", "spawn"] = "fork",
         on_hang: Literal["wait", "kill"] = "wait",
+        on_supervisor_death: Literal["carry_on", "stop"] = "carry_on",
     ) -> None:
         check_name(name)
         many = os.cpu_count() or 1
@@ -90,6 +93,7 @@ class Proc(Doors):
             ("stop", stop, ("drain", "now")),
             ("start_method", start_method, ("fork", "spawn")),
             ("on_hang", on_hang, ("wait", "kill")),
+            ("on_supervisor_death", on_supervisor_death, ("carry_on", "stop")),
         ):
             if given not in allowed:
                 raise ValueError(f"{what}={given!r} must be one of {', '.join(map(repr, allowed))}")
@@ -106,6 +110,7 @@ class Proc(Doors):
             stop,
             start_method,
             on_hang,
+            on_supervisor_death,
         )
         self.name = name
         self._queues: dict[str, Queue] = {}
@@ -255,13 +260,13 @@ class Proc(Doors):
         is left to itself. NameInUse if it runs already."""
         self._must_not_run("run")
         self._check_start_method()
-        _supervisor().run_here(self)
+        _background().run_here(self)
 
     def start(self) -> Proc:
         """Starts the process in the background and returns when every vcore runs. NameInUse if it runs already."""
         self._must_not_run("start")
         self._check_start_method()
-        self._running = _supervisor().start_child(self)
+        self._running = _background().start_child(self)
         self._pid = os.getpid()
         return self
 

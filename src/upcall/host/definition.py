@@ -51,6 +51,7 @@ class Definition:
     stop: str
     start_method: str
     on_hang: str
+    on_supervisor_death: str
     queues: dict[str, QueueSpec] = field(default_factory=dict)
     registrations: list[Registration] = field(default_factory=list)
     kernel_queues: dict[EventType, str] = field(default_factory=dict)

@@ -35,6 +35,8 @@ SUPERVISOR_SLOT = 0
 TURN_LOCK = const.MAX_SLOTS
 """Behind the slots' bytes: who starts the process, or cleans it up, does so in turn with others. Whoever finds slot 0
 locked while it holds this one knows that a living supervisor has it, and no clean-up that only looks."""
+WATCHER_LOCK = const.MAX_SLOTS + 1
+"""The watcher's, among the workers of a process that has lost its supervisor; the next one waits for it."""
 PATIENCE_S = 10.0
 """How long to wait for one who starts or cleans up: it takes milliseconds, unless it was stopped there."""
 
@@ -96,6 +98,15 @@ class SlotTable:
             yield
         finally:
             unlock(self.fd, TURN_LOCK)
+
+    def wait_to_watch(self) -> None:
+        """Waits until no other worker has the watcher's role: its holder's death passes it on. For a thread of its own."""
+        packed = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCK_BASE + WATCHER_LOCK, 1, 0)
+        fcntl.fcntl(self.fd, fcntl.F_OFD_SETLKW, packed)
+
+    def stop_watching(self) -> None:
+        """Gives the watcher's role to another worker."""
+        unlock(self.fd, WATCHER_LOCK)
 
     def take(self, role: int, slot: int | None = None) -> tuple[int, int]:
         """Takes a free slot (or the given one) and returns its number and generation. SegmentError if none is free."""

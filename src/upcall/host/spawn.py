@@ -54,7 +54,7 @@ def home(proc: Program) -> str:
 
 def spawn(proc: Program, vcoreid: int) -> int:
     """Starts a worker process; returns its pid."""
-    arguments = json.dumps([home(proc), proc.name, vcoreid, sys.path, sys.argv])
+    arguments = json.dumps([home(proc), proc.name, vcoreid, os.getpid(), sys.path, sys.argv])
     command = [sys.executable, "-m", "upcall.host.spawn", arguments]
     return os.posix_spawn(sys.executable, command, {**os.environ, "UPCALL_SPAWNED": "1"})
 
@@ -75,10 +75,10 @@ def main() -> int:
     """A spawned worker's whole life."""
     from .worker import worker_process
 
-    where, name, vcoreid, path, arguments = json.loads(sys.argv[1])
+    where, name, vcoreid, parent, path, arguments = json.loads(sys.argv[1])
     sys.path[:] = path
     sys.argv[:] = arguments  # what the program reads while it is imported is what its first process read
-    return worker_process(_find(where, name), name, vcoreid)
+    return worker_process(_find(where, name), name, vcoreid, parent)
 
 
 if __name__ == "__main__":

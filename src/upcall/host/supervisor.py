@@ -1,146 +1,55 @@
 """The supervisor: makes or adopts the segment, forks a worker per vcore, starts new ones for those that died, stops them.
 
 It holds attach slot 0: whoever has its lock attends the process. Workers are watched through pidfds, so nothing is
-polled: the supervisor sleeps in one `select` on them, on the signals that stop it, on its starter's pidfd if it has one,
-and on the time of the next restart.
+polled: the supervisor sleeps in one `select` on them, on the FIFO `watch` (a worker has come online; a vcore runs while
+the watcher sleeps), on the sockets of those who want something (host/control), on the signals that stop it, and on its
+starter's pidfd if it has one.
 
-When a worker dies: its vcore is NOHOST from then on, what it held is settled (`recover_vcore`), what waits is announced
-to the others, and a new worker is forked, at once the first time and then after doubling pauses, up to BACKOFF_MAX_S.
+When a worker dies: its vcore is NOHOST from then on, what it held is settled (host/settle), what waits is announced to the
+others, and a new worker is forked. At once, if the dead one had handled anything or lived for long: it was killed at
+work. One that dies soon after its start is started again after doubling pauses, and reported when that does not help.
+
+Workers of a supervisor that has died are taken over as they are, if they run the same definition. If their handlers are
+others they are replaced one by one; if their queues or types are, they all end first, since they would drop what they do
+not know, and events wait in the segment meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import selectors
 import signal
 import sys
-import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..front import port
 from ..kern import const
-from ..kern.layout import map_at, slot_record_at, vcpd_at
-from ..kern.pages import bury_name
-from ..kern.proc import startcore, unhost_vcore
-from ..parlib.mbox import has_bits, recover_mbox, waiting_in
-from ..parlib.recover import announce, mail_waits, recover_vcore
-from . import segment as files
-from .dead import count_letters
+from ..kern.layout import vcpd_at
+from ..parlib.recover import announce
+from . import fingerprint
+from .changes import Changes, after_take_over
+from .control import Control
 from .definition import Program
-from .segment import Geometry, Segment
-from .slots import SUPERVISOR_SLOT
-from .stops import StopSignals, held, let_in
+from .owner import finish, left_over, living, open_for_owner, tell_to_stop, write_tables
+from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
+from .stops import StopSignals, held
 from .watch import Watcher
-from .worker import bind_tables, describe_exit, worker_process
+from .worker import EXIT_HOSTED, describe_exit, worker_process
 
 log = logging.getLogger("upcall")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
 STEADY_S = 10.0
 """A worker that lived so long has started well: its next restart is at once."""
-GIVE_UP = 8
-"""So many deaths in a row, each before STEADY_S: reported, and tried at BACKOFF_MAX_S from then on."""
-
-
-def open_for_owner(proc: Program) -> Segment:
-    """The segment of a starting process, attended by us: a new one, or an unattended one with what waits in it."""
-    name, definition = proc.name, proc.definition
-    while True:
-        try:
-            segment = files.open_segment(name)
-        except NoSuchProcess:
-            # Attended from its first moment: nobody can clean it up, or start it, between its making and its start.
-            with contextlib.suppress(FileExistsError, FileNotFoundError):
-                segment = files.create(name, Geometry.for_memory(definition.vcores, definition.memory), attended=True)
-                return _taken_over(proc, segment)
-            continue
-        if not _attend(segment):
-            pid = segment.u32(slot_record_at(segment.seg, SUPERVISOR_SLOT) + const.AS_PID)
-            segment.close()
-            raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name")
-        # Somebody may have removed the file between our open and our lock: then it is not the one that others find.
-        if files.is_in_place(segment):
-            return _taken_over(proc, segment)
-        segment.close()
-
-
-def _attend(segment: Segment) -> bool:
-    """Takes the supervisor's slot. False if a living one has it."""
-    with segment.slots.in_turn(), contextlib.suppress(SegmentError):
-        segment.attend()
-    return segment.supervisor is not None
-
-
-def _taken_over(proc: Program, segment: Segment) -> Segment:
-    try:
-        _take_over(proc, segment, segment.supervisor)
-    except BaseException:
-        finish(segment, segment.supervisor)
-        segment.close()
-        raise
-    return segment
-
-
-def _take_over(proc: Program, segment: Segment, supervisor: Any) -> None:
-    """Settles what a former run has left, and writes this run's definition."""
-    definition, info = proc.definition, segment.seg.procinfo
-    if definition.vcores > segment.geometry.max_vcores:
-        raise SegmentError(
-            f"vcores={definition.vcores}, but the segment that {proc.name!r} left has room for "
-            f"{segment.geometry.max_vcores}: start it with fewer, or remove it with upcall clean --discard"
-        )
-    files.make_fifos(segment)
-    for v in range(segment.geometry.max_vcores):
-        unhost_vcore(supervisor, v)
-        recover_vcore(supervisor, v, segment.u64(vcpd_at(segment.seg, v) + const.VCPD_HOST))
-    segment.put_u64(info + const.PI_NUM_VCORES, definition.vcores)
-    segment.put_u64(info + const.PI_CORES, definition.cores)
-    segment.put_u64(info + const.PI_SPIN_NS, int(definition.spin_us * 1000))
-    segment.put_u64(info + const.PI_PREEMPT_NS, int(definition.preempt_after_ms * 1e6))
-    segment.put_u32(info + const.PI_STOP, 0)
-    segment.put_u32(info + const.PI_SUPERVISOR_PID, os.getpid())
-    segment.put_u64(info + const.PI_SUPERVISOR, supervisor.me)
-    bind_tables(proc, segment)
-    epoch = (segment.u64(info + const.PI_STATE) >> 8) + 1
-    segment.put_u64(info + const.PI_STATE, const.P_CREATED | epoch << 8)
-
-
-def something_waits(segment: Segment, seg: Any) -> int:
-    """How many mailboxes hold events that nobody has handled."""
-    of_vcores, boxes = 2 * seg.max_vcores, segment.seg.nr_mboxes
-    waiting = sum(bool(mail_waits(seg, box)) for box in range(of_vcores))
-    return waiting + sum(bool(waiting_in(seg, box, 0) or has_bits(seg, box)) for box in range(of_vcores, boxes))
-
-
-def left_over(segment: Segment, seg: Any) -> str:
-    """What a stop has left, for people."""
-    letters = count_letters(segment)
-    boxes = something_waits(segment, seg) - bool(letters)
-    events = [f"events waiting in {boxes} mailbox(es)"] if boxes else []
-    dead = [f"{letters} dead letter(s) (upcall dead {segment.name} shows them)"] if letters else []
-    return " and ".join(events + dead)
-
-
-def finish(segment: Segment, seg: Any) -> bool:
-    """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
-    pairs with the last look of `send_event`."""
-    info = segment.seg.procinfo
-    for box in range(segment.seg.nr_mboxes):
-        recover_mbox(seg, box)
-    before = segment.u64(info + const.PI_STATE)
-    segment.put_u64(info + const.PI_STATE, const.P_DYING | ((before >> 8) + 1) << 8)
-    port.add_word(seg, info + const.PI_DRAINERS, 0)
-    if something_waits(segment, seg):
-        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((before >> 8) + 2) << 8)
-        return False
-    files.remove(segment)
-    return True
+FAILING = 5
+"""So many deaths in a row, each soon after the start and with nothing handled: reported."""
 
 
 @dataclass
@@ -150,9 +59,20 @@ class Worker:
     vcoreid: int
     pid: int = 0
     pidfd: int = -1
+    child: bool = True
+    """Ours; not one that was taken over."""
     started: float = 0.0
-    deaths: int = 0
+    starts: int = 0
+    handled: int = 0
+    """What its vcore had handled when it started."""
+    fails: int = 0
+    """Deaths in a row soon after the start."""
     restart_at: float | None = None
+    asked: bool = False
+    """It was asked to end: that will be no death."""
+    kill_at: float | None = None
+    said: str = ""
+    """How its last process ended."""
 
 
 @dataclass
@@ -182,26 +102,99 @@ class Supervisor:
         self.starter = starter
         self.segment = open_for_owner(proc)
         self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
-        self.workers = [Worker(v) for v in range(proc.definition.vcores)]
+        self.workers: dict[int, Worker] = {}
+        self.wanted = proc.definition.vcores
         self.starting = starter is not None
         self.selector = selectors.DefaultSelector()
         self.signals = signals
-        self.selector.register(signals.fd, selectors.EVENT_READ, signals)
+        self.when_readable(signals.fd, self._signalled)
         if starter is not None:
-            self.selector.register(starter.pidfd, selectors.EVENT_READ, starter)
+            self.when_readable(starter.pidfd, self._starter_ended)
         self.watcher = Watcher(self.segment, self.seg, proc.definition, self._kill)
-        self.selector.register(self.watcher, selectors.EVENT_READ, self.watcher)
+        self.when_readable(self.watcher, self._look_soon)
         self.look_at: float | None = 0.0
         """When the watcher's next look is due; None: when its FIFO is readable."""
+        self.changes = Changes()
+        self.control = Control(self)
         self.stop_as: int = 0
         self.at_once = False
+        self.held = False
+        """Nobody is started before the last worker of another definition has ended."""
+
+    def when_readable(self, file: Any, do: Callable[[], object]) -> None:
+        """Has a file watched in the supervisor's loop."""
+        self.selector.register(file, selectors.EVENT_READ, do)
+
+    # Starting
+
+    def _begin(self) -> None:
+        """Takes over the workers that live, and plans the start of those that are missing."""
+        for v in range(self.segment.geometry.max_vcores):
+            host = open_host(self.segment, self.seg, v)
+            if host is not None:
+                self.workers[v] = Worker(v)
+                self._adopt(self.workers[v], host)
+        taken = list(self.workers.values())
+        if taken:
+            who = ", ".join(f"vcore {worker.vcoreid} (pid {worker.pid})" for worker in taken)
+            log.warning("%s: its supervisor had died; took over its running workers: %s", self.proc.name, who)
+            if self._table_number() != fingerprint.tables(self.proc.definition):
+                self.held = True
+                for worker in taken:
+                    self.ask_to_end(worker)
+            else:
+                others = [worker for worker in taken if not self._runs_this(worker)]
+                self.changes.begin(after_take_over(self, others))
+        self.want(self.wanted)
+
+    def _adopt(self, worker: Worker, host: Host) -> None:
+        """Watches a host that is not our child."""
+        worker.pid, worker.pidfd, worker.child = host.pid, host.pidfd, False
+        worker.started, worker.handled = time.monotonic(), -1
+        worker.starts += 1
+        self.when_readable(worker.pidfd, functools.partial(self._died, worker))
+
+    def _table_number(self) -> int:
+        return self.segment.u64(self.seg.procinfo + const.PI_TABLES)
+
+    def _runs_this(self, worker: Worker) -> bool:
+        """Whether a worker runs this definition."""
+        theirs = of_slot(self.segment, host_name(self.segment, worker.vcoreid), const.AS_DEFINITION)
+        return theirs == fingerprint.whole(self.proc.definition)
+
+    def want(self, count: int) -> None:
+        """So many vcores from now on: those that are missing are started, those beyond are not started again."""
+        self.wanted = count
+        for v in range(count):
+            worker = self.workers.setdefault(v, Worker(v))
+            if not worker.pid and worker.restart_at is None:
+                worker.restart_at = time.monotonic()
+        for v in [v for v, worker in self.workers.items() if v >= count and not worker.pid]:
+            del self.workers[v]
+        self._count()
+
+    def _count(self) -> None:
+        """Says how many vcores there are. One that goes counts as long as its worker lives: it is watched, and mail finds
+        it."""
+        definition, info = self.proc.definition, self.seg.procinfo
+        count = max(self.wanted, *(v + 1 for v in self.workers))
+        self.segment.put_u64(
+            info + const.PI_CORES, count if definition.cores == definition.vcores else definition.cores
+        )
+        before = self.segment.u64(info + const.PI_NUM_VCORES)
+        # With a fence: who lowers the number looks for private mail afterwards.
+        port.add_word(self.seg, info + const.PI_NUM_VCORES, count - before)
 
     def fork(self, worker: Worker) -> None:
         """Starts a worker process for a vcore."""
         worker.restart_at = None
         worker.started = time.monotonic()
+        worker.starts += 1
+        worker.child = True
+        worker.handled = self._handled(worker)
         sys.stdout.flush()
         sys.stderr.flush()
+        parent = os.getpid()
         with held():  # until the worker has its own ways with them
             if self.proc.definition.start_method == "spawn":
                 from .spawn import spawn
@@ -210,153 +203,212 @@ class Supervisor:
             else:
                 worker.pid = os.fork()
                 if worker.pid == 0:
-                    _in_child(lambda: self._worker(worker.vcoreid))
+                    in_child(lambda: self._worker(worker.vcoreid, parent))
         worker.pidfd = os.pidfd_open(worker.pid)
-        self.selector.register(worker.pidfd, selectors.EVENT_READ, worker)
+        self.when_readable(worker.pidfd, functools.partial(self._died, worker))
 
-    def _worker(self, vcoreid: int) -> int:
+    def _worker(self, vcoreid: int, parent: int) -> int:
         """A worker process, before it becomes one: lets go of what is the supervisor's."""
-        fds = [other.pidfd for other in self.workers]
+        fds = [other.pidfd for other in self.workers.values()]
         if self.starter is not None:
             fds += [self.starter.pidfd, self.starter.pipe]
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+        self.control.close_in_child()
         self.selector.close()
-        return worker_process(self.proc, self.proc.name, vcoreid)
+        return worker_process(self.proc, self.proc.name, vcoreid, parent)
+
+    def is_online(self, worker: Worker) -> bool:
+        """Whether this worker hosts its vcore, so that everybody can tell its pid."""
+        return bool(worker.pid) and pid_of(self.segment, host_name(self.segment, worker.vcoreid)) == worker.pid
+
+    # Stopping
 
     def _signalled(self) -> None:
         """SIGINT, SIGTERM. In the foreground: stop as defined, and at a second one, at once. In the background: SIGTERM
         is "drain" and SIGINT "now", the words of `Background.stop`, which may be said again: the last one counts."""
         for number in self.signals.take():
             if self.starter is not None:
-                self._stop("drain" if number == signal.SIGTERM else "now")
+                self.stop("drain" if number == signal.SIGTERM else "now")
             else:
                 self.at_once = bool(self.stop_as)
-                self._stop(self.proc.definition.stop)
+                self.stop(self.proc.definition.stop)
+
+    def _starter_ended(self) -> None:
+        assert self.starter is not None
+        self.selector.unregister(self.starter.pidfd)
+        if not self.stop_as:
+            self.stop("drain")  # nobody else will
+
+    def stop(self, stop: str) -> None:
+        """Tells every worker to stop in this manner, "drain" or "now", and wakes them all; at once: kills them."""
+        self.stop_as = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
+        self.changes.cancel("the process is being stopped")
+        if self.at_once:
+            for v in self.workers:
+                self._kill(v)
+        tell_to_stop(self.segment, self.seg, self.workers, self.stop_as)
+
+    def ask_to_end(self, worker: Worker, kill_after: float | None = None) -> None:
+        """Asks a worker to end after what is in hand; kills it if it has not after so many seconds."""
+        worker.asked = True
+        worker.kill_at = None if kill_after is None else time.monotonic() + kill_after
+        if worker.pid:
+            at = vcpd_at(self.seg, worker.vcoreid) + const.VCPD_LEAVE
+            self.segment.put_u64(at, host_name(self.segment, worker.vcoreid))
+            self._send(worker, signal.SIGTERM)
+
+    def _kill(self, vcoreid: int) -> None:
+        """Ends a worker that hangs; what follows is as for any death."""
+        if vcoreid in self.workers:
+            self._send(self.workers[vcoreid], signal.SIGKILL)
+
+    def _send(self, worker: Worker, number: signal.Signals) -> None:
+        if worker.pid:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(worker.pidfd, number)
+
+    # The loop
 
     def run(self) -> None:
         """Until stopped."""
         try:
             self._signalled()
-            for worker in self.workers if not self.stop_as else ():
-                self.fork(worker)
-            while any(worker.pid or worker.restart_at is not None for worker in self.workers):
+            self._begin()
+            while any(worker.pid or worker.restart_at is not None for worker in self.workers.values()):
                 self._step()
         finally:
-            for worker in self.workers:
+            for worker in self.workers.values():
                 if worker.pid:
-                    os.kill(worker.pid, signal.SIGKILL)
-                    os.waitpid(worker.pid, 0)
+                    self._send(worker, signal.SIGKILL)
+                    self._wait_for(worker)
             self.close()
 
     def _step(self) -> None:
-        if self.starting and self.starter is not None and all(self._online(w) for w in self.workers):
+        if self.starting and self.starter is not None and all(self._started(w) for w in self.workers.values()):
             self.starting = False
             if not self.starter.say("ready"):
-                self._stop("now")  # whoever wanted it was interrupted
-        due = [w.restart_at for w in self.workers if w.restart_at is not None]
-        if self.look_at is not None:
-            due.append(self.look_at)
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        if self.starting:
-            timeout = 0.002  # starting up: nobody tells us that a worker has come online
-        for key, _ in self.selector.select(timeout):
-            if key.data is self.signals:
-                self._signalled()
-            elif key.data is self.starter:
-                self.selector.unregister(key.fd)
-                if not self.stop_as:
-                    self._stop("drain")  # nobody else will
-            elif key.data is self.watcher:
-                self.look_at = 0.0
-            else:
-                self._died(key.data)
+                self.stop("now")  # whoever wanted it was interrupted
+        for key, _ in self.selector.select(self._pause()):
+            key.data()
         now = time.monotonic()
         if self.look_at is not None and self.look_at <= now:
             pause = self.watcher.look()
             self.look_at = None if pause is None else now + pause
-        for worker in self.workers:
-            if worker.restart_at is not None and (self.stop_as or worker.restart_at <= now):
-                worker.restart_at = None
-                if not self.stop_as:
-                    self.fork(worker)
+        if self.held and not any(worker.pid for worker in self.workers.values()):
+            self.held = False
+            write_tables(self.proc, self.segment)
+        for worker in list(self.workers.values()):
+            self._act(worker, now)
+        self.changes.go_on()
 
-    def _kill(self, vcoreid: int) -> None:
-        """Ends a worker that hangs; what follows is as for any death."""
-        worker = self.workers[vcoreid]
-        if worker.pid:
-            os.kill(worker.pid, signal.SIGKILL)
+    def _started(self, worker: Worker) -> bool:
+        """Whether its start is over; one that died at it does not hold the others back."""
+        return self.is_online(worker) or worker.fails > 0
 
-    def _online(self, worker: Worker) -> bool:
-        """Whether this worker hosts its vcore, so that everybody can tell its pid; one that died at its start does not
-        hold the others back."""
-        host = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
-        hosted = self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST
-        return (hosted and self._pid_of(host) == worker.pid) or worker.deaths > 0
+    def _pause(self) -> float | None:
+        """For how long there is nothing to do but to wait for events."""
+        due = [w.restart_at for w in self.workers.values() if w.restart_at is not None and not self.held]
+        due += [w.kill_at for w in self.workers.values() if w.kill_at is not None]
+        due += [] if self.look_at is None else [self.look_at]
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _pid_of(self, name: int) -> int:
-        """The process behind a name; 0 for nobody's, and for one whose attach slot has another owner by now."""
-        slot = name & const.SLOT_MASK
-        if slot >= self.seg.max_slots:
-            return 0
-        at = slot_record_at(self.seg, slot)
-        ours = self.segment.u64(at + const.AS_WORD) & const.SLOT_GEN_MASK == name >> 12
-        return self.segment.u32(at + const.AS_PID) if name and ours else 0
+    def _look_soon(self) -> None:
+        self.look_at = 0.0
 
-    def _stop(self, stop: str) -> None:
-        """Tells every worker to stop in this manner, "drain" or "now", and wakes them all; at once: kills them."""
-        self.stop_as = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
-        if self.at_once:
-            for worker in self.workers:
-                if worker.pid:
-                    os.kill(worker.pid, signal.SIGKILL)
-        self.segment.put_u32(self.seg.procinfo + const.PI_STOP, self.stop_as)
-        for worker in self.workers:
-            port.add_word(self.seg, vcpd_at(self.seg, worker.vcoreid) + const.VCPD_NOTIF_PENDING, 1)
-            startcore(self.seg, worker.vcoreid)
-            port.interrupt_vcore(self.seg, worker.vcoreid)
+    def _act(self, worker: Worker, now: float) -> None:
+        """Does what is due for a worker."""
+        if worker.kill_at is not None and worker.kill_at <= now:
+            worker.kill_at = None
+            log.warning("%s/vcore %d: has not ended when asked: killed", self.proc.name, worker.vcoreid)
+            self._send(worker, signal.SIGKILL)
+        if worker.restart_at is not None and self.stop_as:
+            worker.restart_at = None
+        elif worker.restart_at is not None and worker.restart_at <= now and not self.held:
+            self.fork(worker)
+
+    def _wait_for(self, worker: Worker) -> int | None:
+        """A worker's end: its wait status, which only children have."""
+        wait_for_end(worker.pidfd)
+        status = os.waitpid(worker.pid, 0)[1] if worker.child else None
+        os.close(worker.pidfd)
+        worker.pid, worker.pidfd = 0, -1
+        return status
 
     def _died(self, worker: Worker) -> None:
-        """A worker has ended: settles what it held, and plans its restart."""
+        """A worker has ended: settles what it held, and plans what comes next."""
         self.selector.unregister(worker.pidfd)
-        os.close(worker.pidfd)
-        worker.pidfd = -1
-        _, status = os.waitpid(worker.pid, 0)
-        name = self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HOST)
-        if self._pid_of(name) == worker.pid:
-            bury_name(self.seg, name)
-        lived, worker.pid = time.monotonic() - worker.started, 0
-        unhost_vcore(self.seg, worker.vcoreid)
-        again = recover_vcore(self.seg, worker.vcoreid, name)
+        pid, status = worker.pid, self._wait_for(worker)
+        asked, worker.asked, worker.kill_at = worker.asked, False, None
+        worker.said = "taken over, so nobody knows how" if status is None else describe_exit(status)
+        again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
+        if status is not None and os.waitstatus_to_exitcode(status) == EXIT_HOSTED and self._find(worker):
+            return
         if self.stop_as or self.segment.u32(self.seg.procinfo + const.PI_STOP):
+            self.control.tell_stopping(worker.vcoreid)
             return  # told already: `Background.stop` writes the word first, then sends the signal
         announce(self.seg)
-        worker.deaths = 1 if lived >= STEADY_S else worker.deaths + 1
-        pause = 0.0 if worker.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (worker.deaths - 2))
-        if worker.deaths >= GIVE_UP:
-            pause = BACKOFF_MAX_S
-        log.warning(
-            "%s/vcore %d: worker ended (%s) after %.1f s; %d event(s) in its hands will be handled again; restart in %.2f s",
-            self.proc.name, worker.vcoreid, describe_exit(status), lived, again, pause,
-        )  # fmt: skip
-        at = vcpd_at(self.seg, worker.vcoreid) + const.VCPD_RESTARTS
-        self.segment.put_u64(at, self.segment.u64(at) + 1)
-        worker.restart_at = time.monotonic() + pause
+        if not asked:
+            self._plan(worker, again)
+        elif worker.vcoreid < self.wanted:
+            worker.restart_at = time.monotonic()
+        if worker.vcoreid >= self.wanted:
+            del self.workers[worker.vcoreid]
+            self._count()
+
+    def _find(self, worker: Worker) -> bool:
+        """Somebody alive hosts the vcore already: a worker that a former supervisor had started when it died."""
+        host = open_host(self.segment, self.seg, worker.vcoreid)
+        if host is None:
+            return False
+        log.warning("%s/vcore %d: took over its running worker, pid %d", self.proc.name, worker.vcoreid, host.pid)
+        self._adopt(worker, host)
+        if self.stop_as:
+            tell_to_stop(self.segment, self.seg, [worker.vcoreid], self.stop_as)
+        return True
+
+    def _handled(self, worker: Worker) -> int:
+        return self.segment.u64(vcpd_at(self.seg, worker.vcoreid) + const.VCPD_HANDLED)
+
+    def _plan(self, worker: Worker, again: int) -> None:
+        """After a death: a new worker, at once if the dead one was at work. How often it dies at its start is shown."""
+        now, vcpd = time.monotonic(), vcpd_at(self.seg, worker.vcoreid)
+        worked = self._handled(worker) != worker.handled or now - worker.started >= STEADY_S
+        worker.fails = 0 if worked else worker.fails + 1
+        pause = 0.0 if worker.fails <= 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (worker.fails - 2))
+        worker.restart_at = now + pause
+        self.segment.put_u64(vcpd + const.VCPD_RESTARTS, self.segment.u64(vcpd + const.VCPD_RESTARTS) + 1)
+        self.segment.put_u64(vcpd + const.VCPD_FAILS, worker.fails)
+        who = f"{self.proc.name}/vcore {worker.vcoreid}"
+        if worker.fails < FAILING:
+            log.warning(
+                "%s: worker ended (%s) after %.1f s; %d event(s) in its hands will be handled again; restart in %.2f s",
+                who, worker.said, now - worker.started, again, pause,
+            )  # fmt: skip
+        elif worker.fails == FAILING:
+            log.error(
+                "%s: its worker has died %d times in a row soon after its start (%s): tried again every %.0f s at least, "
+                "without further reports; the other vcores go on",
+                who, worker.fails, worker.said, BACKOFF_MAX_S,
+            )  # fmt: skip
 
     def close(self) -> None:
         """The end: removes the segment, or leaves it with what waits in it."""
-        if not finish(self.segment, self.seg):
+        self.control.close()
+        removed = not living(self.segment, self.seg) and finish(self.segment, self.seg)
+        left = "" if removed else left_over(self.segment, self.seg)
+        if not removed:
             log.warning(
-                "%s: stopped with %s: they stay in %s for the next start",
-                self.proc.name, left_over(self.segment, self.seg), self.segment.path,
-            )  # fmt: skip
+                "%s: stopped with %s: they stay in %s for the next start", self.proc.name, left, self.segment.path
+            )
         self.selector.close()
         self.watcher.close()
         self.segment.close()
+        self.control.tell_stopped(removed, left)
 
 
-def _in_child(function: Any) -> None:
+def in_child(function: Any) -> None:
     """Runs a forked child's life; never returns."""
     code = 1
     try:
@@ -368,102 +420,3 @@ def _in_child(function: Any) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def run_here(proc: Program) -> None:
-    """`Proc.run`: attends the process in the calling one, in the main thread, until a signal stops it."""
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(f"Proc.run of {proc.name!r} handles signals: call it in the main thread, or use start()")
-    if proc.definition.host == "thread":
-        from .threads import run_threads
-
-        run_threads(proc)
-        return
-    with StopSignals() as signals:
-        Supervisor(proc, signals).run()
-
-
-class Background:
-    """A supervisor child process, as its starter sees it."""
-
-    def __init__(self, proc: Program, pid: int) -> None:
-        self.proc = proc
-        self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
-
-    def stop(self, stop: Literal["drain", "now"], timeout: float | None) -> None:
-        """Asks the supervisor to stop, and waits for its end. TimeoutError past `timeout` seconds."""
-        # What a handler in hand leaves behind is decided now, not when the supervisor gets to it.
-        segment = self.proc.handle().segment
-        how = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
-        segment.put_u32(segment.seg.procinfo + const.PI_STOP, how)
-        number = signal.SIGTERM if stop == "drain" else signal.SIGINT
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, number)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.pidfd, selectors.EVENT_READ)
-            if not selector.select(timeout):
-                raise TimeoutError(f"process {self.proc.name!r} (pid {self.pid}) still stops after {timeout} s")
-        os.close(self.pidfd)
-        os.waitpid(self.pid, 0)
-
-
-def start_child(proc: Program) -> Any:
-    """`Proc.start`: forks a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
-    if proc.definition.host == "thread":
-        from .threads import start_threads
-
-        return start_threads(proc)
-    read, write = os.pipe()
-    starter = Starter(os.pidfd_open(os.getpid()), write)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = 0
-    try:
-        with open(read, "rb") as pipe:
-            try:
-                with held():  # until the child has its own ways with them
-                    pid = os.fork()
-                    if pid == 0:
-                        pipe.close()
-                        _in_child(lambda: _supervise(proc, starter))
-            finally:
-                os.close(write)
-                os.close(starter.pidfd)
-            said = pipe.read().decode(errors="replace")
-        if said == "ready":
-            return Background(proc, pid)
-    except BaseException:
-        _give_up(pid)
-        raise
-    _, status = os.waitpid(pid, 0)
-    kind, _, message = said.partition(":")
-    errors: dict[str, type[Exception]] = {
-        "NameInUse": NameInUse,
-        "SegmentError": SegmentError,
-        "ValueError": ValueError,
-    }
-    raise errors.get(kind, UpcallError)(message or f"process {proc.name!r} did not start ({describe_exit(status)})")
-
-
-def _give_up(pid: int) -> None:
-    """Ends a supervisor whose start was interrupted, and waits for its end."""
-    if pid:
-        os.kill(pid, signal.SIGINT)
-        os.waitpid(pid, 0)
-
-
-def _supervise(proc: Program, starter: Starter) -> int:
-    """The supervisor child, forked with both signals held back."""
-    # The terminal's Ctrl-C is the starter's business, one that has come before this line too.
-    os.setpgid(0, 0)
-    signal.sigtimedwait((signal.SIGINT,), 0)
-    signals = StopSignals().__enter__()  # to the end: this process has no other life
-    let_in()
-    try:
-        supervisor = Supervisor(proc, signals, starter)
-    except BaseException as error:
-        starter.say(f"{type(error).__name__}:{error}")
-        return 1
-    supervisor.run()
-    return 0

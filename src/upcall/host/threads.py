@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
+import signal
 import threading
 import time
 import traceback
@@ -13,15 +15,35 @@ from typing import Literal
 
 from ..front import port
 from ..kern import const
-from ..kern.layout import vcpd_at
+from ..kern.layout import Seg, vcpd_at
 from ..kern.proc import startcore
 from .definition import Program
+from .owner import finish, left_over, open_for_owner, write_tables
+from .segment import Segment
+from .settle import open_host, settle, wait_for_end
 from .stops import StopSignals, held
-from .supervisor import finish, left_over, open_for_owner
 from .watch import Watcher
 from .worker import VCoreHost, WorkerHandle
 
 log = logging.getLogger("upcall")
+
+
+def end_workers(proc: Program, segment: Segment, seg: Seg) -> None:
+    """Ends worker processes that a former supervisor has left: threads take their vcores over. Each ends after what it has
+    in hand."""
+    hosts = [host for v in range(segment.geometry.max_vcores) if (host := open_host(segment, seg, v))]
+    for host in hosts:
+        log.warning("%s/vcore %d: ends its running worker, pid %d", proc.name, host.vcoreid, host.pid)
+        segment.put_u64(vcpd_at(seg, host.vcoreid) + const.VCPD_LEAVE, host.name)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(host.pidfd, signal.SIGTERM)
+    for host in hosts:
+        wait_for_end(host.pidfd)
+        os.close(host.pidfd)
+        settle(segment, seg, host.vcoreid, ended=host.pid)
+    if hosts:
+        segment.put_u64(seg.procinfo + const.PI_NUM_VCORES, proc.definition.vcores)
+        write_tables(proc, segment)
 
 
 class ThreadsInBackground:
@@ -41,6 +63,7 @@ class ThreadsInBackground:
         with held():  # the threads go on holding them: they are the main thread's business
             self.segment = open_for_owner(self.proc)
             self.seg = self.segment.attach(const.ROLE_SUPERVISOR)
+            end_workers(self.proc, self.segment, self.seg)
             self.handle = WorkerHandle(self.segment)
             self.proc._lend_handle(self.handle)
             started = threading.Barrier(self.running + 1)
@@ -58,7 +81,8 @@ class ThreadsInBackground:
     def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
         try:
             host = VCoreHost(self.proc.definition, self.handle, vcoreid, signals=False)
-            host.start()
+            if not host.start():
+                raise RuntimeError(f"vcore {vcoreid} of {self.proc.name!r} is hosted by another living process")
         except BaseException:
             self._left()
             raise

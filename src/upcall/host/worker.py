@@ -29,20 +29,24 @@ from typing import Any, NoReturn
 from ..front import port
 from ..front.dispatch import Dispatcher
 from ..kern import const
-from ..kern.layout import vcpd_at
+from ..kern.layout import slot_record_at, vcpd_at
 from ..kern.proc import host_vcore, startcore, unhost_vcore
 from ..parlib import vcore as parlib
 from ..parlib.recover import announce
-from . import forks, tables
+from . import fingerprint, forks, tables
 from .definition import Definition, Program
 from .handle import Handle
 from .segment import Segment, open_segment
+from .settle import tell_watcher
+from .standby import Standby
 from .stops import let_in
 
 log = logging.getLogger("upcall")
 INTERRUPT = signal.SIGURG
 _F_SETOWN_EX, _F_OWNER_TID = 15, 0
 _PR_SET_PDEATHSIG = 1
+EXIT_HOSTED = 75
+"""A worker's exit code: somebody alive hosts its vcore already."""
 
 
 class Leave(BaseException):
@@ -138,6 +142,7 @@ class VCoreHost:
         self.signals = signals
         self.fifo = self.fifo_writer = -1
         self.in_main = False
+        self.standby: Standby | None = None
         self.dispatcher.in_uthread_context = self.in_uthread_context
         self._register()
 
@@ -152,14 +157,18 @@ class VCoreHost:
             queue = None if item.queue is None else self.handle.queue_number(item.queue) + 1
             self.dispatcher.handle(queue, self.handle.types[item.type], item.handler, item.batch_max)
 
-    def start(self) -> None:
-        """Hosts the vcore, in vcore context. RuntimeError if somebody alive does."""
+    def start(self) -> bool:
+        """Hosts the vcore, in vcore context. False if somebody alive does."""
         parlib.disable_notifs(self.dispatcher)
+        # Before anybody can find us through the vcore.
+        at = slot_record_at(self.seg, self.seg.my_slot) + const.AS_DEFINITION
+        self.segment.put_u64(at, fingerprint.whole(self.definition))
         if not host_vcore(self.seg, self.vcoreid):
-            raise RuntimeError(f"vcore {self.vcoreid} of {self.segment.name!r} is hosted by another living process")
+            return False
         if self.signals:
             self._open_fifo()
         parlib.vcore_entry(self.dispatcher)
+        return True
 
     def _open_fifo(self) -> None:
         path = str(self.segment.path / f"vc{self.vcoreid}")
@@ -185,7 +194,13 @@ class VCoreHost:
         self._leave_main()
 
     def on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        """SIGTERM to this worker: it ends after what is in hand; another is started unless the process stops."""
+        """SIGTERM to this worker: it ends after what is in hand; another is started unless the process stops. The kernel
+        sends it too, when the supervisor dies: if this worker is to carry on then, it does."""
+        if self.standby is not None and not self.standby.begun and self.standby.orphaned():
+            self.standby.begin()
+            # Both at once are one signal: whoever wants us to leave has written so before.
+            if self.segment.u64(vcpd_at(self.seg, self.vcoreid) + const.VCPD_LEAVE) != self.seg.me:
+                return
         self.dispatcher.leaving = True
         startcore(self.seg, self.vcoreid)  # if it sleeps: what it sleeps on must change, or it goes on sleeping
         self._leave_main()
@@ -290,21 +305,25 @@ class VCoreHost:
             self.segment.attachment.close_file(self.fifo_writer)
 
 
-def worker_process(proc: Program, name: str, vcoreid: int) -> int:
-    """A worker process's whole life; returns its exit code."""
-    # Nobody would restart us, or stop us: a worker ends with its supervisor.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
+    """A worker process's whole life, started by the supervisor `parent`; returns its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     let_in()
     segment = open_segment(name)
-    if os.getppid() != segment.u32(segment.seg.procinfo + const.PI_SUPERVISOR_PID):
-        return 0  # it ended before we asked to end with it
     host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
     proc._lend_handle(host.handle)
-    host.start()
+    if not host.start():
+        return EXIT_HOSTED
+    standby = Standby(segment, proc.definition, parent)
+    if proc.definition.on_supervisor_death == "carry_on":
+        host.standby = standby
     forks.on_signal(signal.SIGTERM, host.on_sigterm)
     port.wake_at_signal(host.seg, vcoreid, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if standby.orphaned():
+        host.on_sigterm(signal.SIGTERM, None)  # it has died before we asked to be told
+    tell_watcher(segment)
     try:
         host.loop()
     except BaseException as error:

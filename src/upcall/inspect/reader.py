@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from ..errors import SegmentError
 from ..flags import EventFlag, EventType
 from ..host.segment import open_segment
-from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, is_locked
+from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, WATCHER_LOCK, is_locked
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
 from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, name_of, page_at, slot_record_at, vcpd_at
@@ -287,6 +287,12 @@ class Reader:
                 **{name: self.u64(at + const.NUMBERS[f"AS_{name.upper()}"]) for name in SLOT_COUNTERS},
             )
 
+    def watcher(self) -> int | None:
+        """The worker that watches the others, while there is no supervisor."""
+        if self.alive(SUPERVISOR_SLOT) or not is_locked(self.segment.probe, WATCHER_LOCK):
+            return None
+        return self.info(const.PI_WATCHER_PID) or None
+
     def process(self) -> ProcessInfo:
         """All of it."""
         pid = self.info(const.PI_SUPERVISOR_PID)
@@ -302,4 +308,5 @@ class Reader:
             queues=tuple(self.queues()),
             slots=tuple(self.slots()),
             error="; ".join(self.odd()) or None,
+            watcher=self.watcher(),
         )

@@ -29,7 +29,7 @@ SPAN_STATES = _words("SPAN_", "FREE CLAIMED SMALL LARGE BODY")
 ALERT_STATES = _words("ALERT_", "NONE DOING DONE POLLED")
 ON_FULL = {k: v.lower() for k, v in _words("ON_FULL_", "BLOCK RAISE BIT").items()}
 ON_DEATH = {k: v.lower().replace("_", "-") for k, v in _words("ON_DEATH_", "REDELIVER DEAD_LETTER REPORT").items()}
-ROLES = {k: v.lower() for k, v in _words("ROLE_", "SENDER VCORE SUPERVISOR READER").items()}
+ROLES = {k: v.lower() for k, v in _words("ROLE_", "SENDER VCORE SUPERVISOR READER WATCHER").items()}
 STOPS = {0: None, const.STOP_DRAIN: "drain", const.STOP_NOW: "now"}
 SLOT_COUNTERS = ("sent", "indirs", "wakes", "syscalls", "waits")
 VCORE_COUNTERS = (
@@ -120,8 +120,8 @@ class SlotInfo:
 @dataclass(frozen=True)
 class ProcessInfo:
     """One process, as its segment tells. `waiting`: events sent and not done, bits included; `dead`: dead letters, those
-    of mail to vcores included; `attended`: whether a living supervisor holds it; `error`: why the segment cannot be read
-    (then the rest is empty), or what in it is damaged."""
+    of mail to vcores included; `attended`: whether a living supervisor holds it, and `watcher` the worker that watches the
+    others if none does; `error`: why the segment cannot be read (then the rest is empty), or what in it is damaged."""
 
     name: str
     state: str
@@ -134,6 +134,7 @@ class ProcessInfo:
     queues: tuple[QueueInfo, ...]
     slots: tuple[SlotInfo, ...]
     error: str | None = None
+    watcher: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""

@@ -80,10 +80,12 @@ cdef enum:
     AS_WAKES = 80
     AS_SYSCALLS = 88
     AS_WAITS = 96
+    AS_DEFINITION = 104 # u64 of a vcore's host: a number for the definition that it runs
     ROLE_SENDER = 1
     ROLE_VCORE = 2
     ROLE_SUPERVISOR = 3
     ROLE_READER = 4
+    ROLE_WATCHER = 5
 
     # ---- procinfo -------------------------------------------------------------------------------------------------
     PI_STATE = 0        # u64 state:8 | epoch:56
@@ -98,6 +100,7 @@ cdef enum:
     PI_NR_QUEUES = 192
     PI_NR_TYPES = 196
     PI_TABLES_SEQ = 200 # raised with every new queue or type
+    PI_TABLES = 208     # u64 a number for the definition's queues, types and kernel events, as its owner wrote them
     PI_PAGES_REAL = 256 # u64 pages backed by memory
     PI_SPANS_REAL = 264
     PI_POOL_ROOM = 272  # u32 futex: raised when a page or block is freed while somebody waits
@@ -106,6 +109,7 @@ cdef enum:
     PI_SUPERVISOR = 320 # u64 name of the watcher
     PI_SUPERVISOR_PID = 328
     PI_WATCH = 332      # u32 1: the watcher sleeps, whoever makes a vcore run tells it
+    PI_WATCHER_PID = 336 # u32 the worker that watches the others while there is no supervisor
     PI_KERNEL_EVTS = 384 # u32[MAX_NR_EVENT]: queue number + 1
     PI_SPANS_FREED = 512 # u64[SMALL_CLASSES]: the span + 1 where a block of the class was given back last; a hint
     PROCINFO_SIZE = 1024
@@ -153,6 +157,8 @@ cdef enum:
     VCPD_DEAD_LETTERS = 352 # counters again
     VCPD_REPORTED = 360
     VCPD_TAKEN_OVER = 368 # how often its core was taken because its host did not move
+    VCPD_LEAVE = 400    # u64 name of the host that is asked to leave
+    VCPD_FAILS = 408    # u64 deaths in a row shortly after the start
     VC_K_LOCK = 1
     VC_PREEMPTED_FLAG = 2
     VC_CAN_RCV_MSG = 4

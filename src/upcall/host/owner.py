@@ -1,0 +1,153 @@
+"""Owning a segment: how a starting process gets its own, takes it over from a former owner, and lets it go at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from ..errors import NameInUse, NoSuchProcess, SegmentError
+from ..front import port
+from ..kern import const
+from ..kern.layout import Seg, slot_record_at, vcpd_at
+from ..kern.proc import startcore
+from ..parlib.mbox import has_bits, recover_mbox, waiting_in
+from ..parlib.recover import announce, mail_waits
+from . import fingerprint
+from . import segment as files
+from .dead import count_letters
+from .definition import Program
+from .segment import Geometry, Segment
+from .settle import settle, tell_watcher
+from .slots import SUPERVISOR_SLOT
+from .worker import bind_tables
+
+
+def open_for_owner(proc: Program) -> Segment:
+    """The segment of a starting process, attended by us: a new one, or an unattended one with what waits in it. Workers
+    that live in it carry on: see `living`."""
+    name, definition = proc.name, proc.definition
+    while True:
+        try:
+            segment = files.open_segment(name)
+        except NoSuchProcess:
+            # Attended from its first moment: nobody can clean it up, or start it, between its making and its start.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                segment = files.create(name, Geometry.for_memory(definition.vcores, definition.memory), attended=True)
+                return _taken_over(proc, segment)
+            continue
+        if not attend(segment):
+            pid = segment.u32(slot_record_at(segment.seg, SUPERVISOR_SLOT) + const.AS_PID)
+            segment.close()
+            raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name")
+        # Somebody may have removed the file between our open and our lock: then it is not the one that others find.
+        if files.is_in_place(segment):
+            return _taken_over(proc, segment)
+        segment.close()
+
+
+def attend(segment: Segment) -> bool:
+    """Takes the supervisor's slot. False if a living one has it."""
+    with segment.slots.in_turn(), contextlib.suppress(SegmentError):
+        segment.attend()
+    return segment.supervisor is not None
+
+
+def _taken_over(proc: Program, segment: Segment) -> Segment:
+    supervisor = segment.supervisor
+    assert supervisor is not None
+    try:
+        _take_over(proc, segment, supervisor)
+    except BaseException:
+        if not living(segment, supervisor):
+            finish(segment, supervisor)
+        segment.close()
+        raise
+    return segment
+
+
+def living(segment: Segment, seg: Seg) -> list[int]:
+    """Settles the vcores of dead hosts; the vcores that somebody alive hosts."""
+    return [v for v in range(segment.geometry.max_vcores) if settle(segment, seg, v) is None]
+
+
+def _take_over(proc: Program, segment: Segment, supervisor: Seg) -> None:
+    """Settles what a former run has left, and writes this run's definition."""
+    definition, info = proc.definition, segment.seg.procinfo
+    if definition.vcores > segment.geometry.max_vcores:
+        raise SegmentError(
+            f"vcores={definition.vcores}, but the segment that {proc.name!r} left has room for "
+            f"{segment.geometry.max_vcores}: start it with fewer, or remove it with upcall clean --discard"
+        )
+    files.make_fifos(segment)
+    alive = living(segment, supervisor)
+    segment.put_u64(info + const.PI_NUM_VCORES, max([definition.vcores, *(v + 1 for v in alive)]))
+    segment.put_u64(info + const.PI_CORES, definition.cores)
+    segment.put_u64(info + const.PI_SPIN_NS, int(definition.spin_us * 1000))
+    segment.put_u64(info + const.PI_PREEMPT_NS, int(definition.preempt_after_ms * 1e6))
+    segment.put_u32(info + const.PI_STOP, 0)
+    for v in range(segment.geometry.max_vcores):
+        segment.put_u64(vcpd_at(segment.seg, v) + const.VCPD_FAILS, 0)
+    # While workers live that know other tables, the tables are theirs: what they do not know they would drop.
+    if not alive:
+        write_tables(proc, segment)
+    state = segment.u64(info + const.PI_STATE)
+    if not alive or state & 0xFF == const.P_DYING:
+        segment.put_u64(info + const.PI_STATE, const.P_CREATED | ((state >> 8) + 1) << 8)
+    publish(segment, supervisor)
+    if alive:
+        announce(supervisor)
+
+
+def write_tables(proc: Program, segment: Segment) -> None:
+    """Writes the definition's types, queues and kernel events."""
+    bind_tables(proc, segment)
+    segment.put_u64(segment.seg.procinfo + const.PI_TABLES, fingerprint.tables(proc.definition))
+
+
+def publish(segment: Segment, supervisor: Seg) -> None:
+    """Says who attends the process; a worker that watched steps down."""
+    segment.put_u32(segment.seg.procinfo + const.PI_SUPERVISOR_PID, os.getpid())
+    segment.put_u64(segment.seg.procinfo + const.PI_SUPERVISOR, supervisor.me)
+    tell_watcher(segment)
+
+
+def tell_to_stop(segment: Segment, seg: Seg, vcores: Iterable[int], how: int) -> None:
+    """Tells every worker to stop, STOP_DRAIN or STOP_NOW, and wakes these."""
+    segment.put_u32(seg.procinfo + const.PI_STOP, how)
+    for v in vcores:
+        port.add_word(seg, vcpd_at(seg, v) + const.VCPD_NOTIF_PENDING, 1)
+        startcore(seg, v)
+        port.interrupt_vcore(seg, v)
+
+
+def something_waits(segment: Segment, seg: Seg) -> int:
+    """How many mailboxes hold events that nobody has handled."""
+    of_vcores, boxes = 2 * seg.max_vcores, segment.seg.nr_mboxes
+    waiting = sum(bool(mail_waits(seg, box)) for box in range(of_vcores))
+    return waiting + sum(bool(waiting_in(seg, box, 0) or has_bits(seg, box)) for box in range(of_vcores, boxes))
+
+
+def left_over(segment: Segment, seg: Seg) -> str:
+    """What a stop has left, for people."""
+    letters = count_letters(segment)
+    boxes = something_waits(segment, seg) - bool(letters)
+    events = [f"events waiting in {boxes} mailbox(es)"] if boxes else []
+    dead = [f"{letters} dead letter(s) (upcall dead {segment.name} shows them)"] if letters else []
+    return " and ".join(events + dead)
+
+
+def finish(segment: Segment, seg: Seg) -> bool:
+    """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
+    pairs with the last look of `send_event`."""
+    info = segment.seg.procinfo
+    for box in range(segment.seg.nr_mboxes):
+        recover_mbox(seg, box)
+    before = segment.u64(info + const.PI_STATE)
+    segment.put_u64(info + const.PI_STATE, const.P_DYING | ((before >> 8) + 1) << 8)
+    port.add_word(seg, info + const.PI_DRAINERS, 0)
+    if something_waits(segment, seg):
+        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((before >> 8) + 2) << 8)
+        return False
+    files.remove(segment)
+    return True
