@@ -57,8 +57,9 @@ def ledger() -> Iterator[Ledger]:
 # Whole storms
 
 
-def test_nothing_is_lost_in_a_storm(temporary: Path) -> None:
-    done = subprocess.run([*COMMAND, "--seconds", "4", "--seed", "1", "--json"], capture_output=True, text=True)
+@pytest.mark.parametrize("how", [(), ("--thread",), ("--vcores", "1", "--senders", "1")], ids=" ".join)
+def test_nothing_is_lost_in_a_storm(how: tuple[str, ...], temporary: Path) -> None:
+    done = subprocess.run([*COMMAND, "--seconds", "3", "--seed", "1", "--json", *how], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     result = json.loads(done.stdout)
@@ -424,6 +425,7 @@ def test_every_kind_of_event_comes_in_roll_call() -> None:
 
     class Calls:
         vcores = 2
+        queues = range(target.PRIVATE)
 
         def __getattr__(self, name: str) -> Callable[..., None]:
             return lambda kind=None, *_: kinds.add(kind if name != "batch" else target.BATCH)

@@ -15,13 +15,21 @@ from .show import json_option
 @click.option("--seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="How long.")
 @click.option("--rate", type=click.FloatRange(0.1, 1000), default=20.0, show_default=True, help="Hits a second.")
 @click.option("--seed", type=click.IntRange(0), help="Of the choice whom to hit, and what to send (default: random).")
+@click.option("--thread", is_flag=True, help="With a queue whose handlers run in uthread context, and are interrupted.")
 @click.option("--peer", "peers", metavar="NAME", multiple=True, help="Another system instead, or all; again for more.")
 @click.option("--tries", type=click.IntRange(1), default=30, show_default=True, help="With --peer: kills, one each.")
 @json_option
 def storm(
-    senders: int, vcores: int, seconds: float, rate: float, seed: int | None, peers: tuple[str, ...], tries: int,
+    senders: int,
+    vcores: int,
+    seconds: float,
+    rate: float,
+    seed: int | None,
+    thread: bool,
+    peers: tuple[str, ...],
+    tries: int,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Kill and stop senders and workers of a process at random while events of every kind are sent, and check the books.
 
     Each event whose send returned must be handled at least once; again only after a death, once for each; in order; and
@@ -43,4 +51,4 @@ def storm(
     chosen = random.randrange(1 << 32) if seed is None else seed
     if peers:
         raise SystemExit(run_peers(list(peers), tries, chosen, as_json=as_json))
-    raise SystemExit(run(Plan(senders, vcores, seconds, rate, chosen), as_json=as_json))
+    raise SystemExit(run(Plan(senders, vcores, seconds, rate, chosen, thread=thread), as_json=as_json))

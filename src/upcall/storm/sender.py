@@ -24,6 +24,7 @@ from .target import (
     PUBLIC,
     RELAY,
     SLOW,
+    THREAD,
     arguments,
     known_bytes,
     lane_of,
@@ -31,7 +32,18 @@ from .target import (
 
 BURST_MAX = 64
 PAUSE_MAX_S = 0.004
-MIX = {PLAIN: 400, BLOCK: 150, BATCH: 60, SLOW: 2, LIMITED: 150, RELAY: 60, PRIVATE: 60, PUBLIC: 60, None: 60}
+MIX = {
+    PLAIN: 400,
+    BLOCK: 150,
+    BATCH: 60,
+    SLOW: 2,
+    LIMITED: 150,
+    RELAY: 60,
+    THREAD: 60,
+    PRIVATE: 60,
+    PUBLIC: 60,
+    None: 60,
+}
 """How often each kind comes; None is a bit."""
 
 SIZES = ((1, 500), (500, 5_000), (5_000, 40_000), (40_000, 200_000))
@@ -45,13 +57,14 @@ class Sender:
         self.ledger, self.remote = ledger, remote
         self.seat, self.incarnation, self.vcores = seat, incarnation, vcores
         self.words, self.at, self.sends = ledger.words, ledger.seat(seat), ledger.sends(seat)
-        self.queues = [remote.queue(KINDS[kind]) for kind in range(PRIVATE)]
+        there = remote.queues
+        self.queues = {kind: remote.queue(name) for kind, name in enumerate(KINDS) if name in there}
         self.bits = remote.queue(BITS)
         self.mail = [remote.vcore(v) for v in range(vcores)]
 
     def run(self, rng: random.Random) -> None:
         """Until the ledger says stop, or is full."""
-        mix = [kind for kind, share in MIX.items() for _ in range(share)]
+        mix = [kind for kind, share in MIX.items() if kind != THREAD or kind in self.queues for _ in range(share)]
         while not self.words[books.STOP]:
             if self.ledger.number(self.seat) + BURST_MAX * BATCH_MAX >= self.ledger.events:
                 time.sleep(0.05)
@@ -131,8 +144,9 @@ class Sender:
 
     def roll_call(self) -> None:
         """One event of every kind: after the storm, does everything still work?"""
-        for kind in (PLAIN, SLOW, RELAY):
-            self.event(kind, 20)
+        for kind in (PLAIN, SLOW, RELAY, THREAD):
+            if kind in self.queues:
+                self.event(kind, 20)
         for _least, most in SIZES:
             self.event(BLOCK, most)
         for _ in range(200):

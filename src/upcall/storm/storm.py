@@ -46,6 +46,7 @@ class Plan:
     rate: float = 20.0
     seed: int = 0
     supervisor: bool = False
+    thread: bool = False
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Storm:
         self.stopped_early = False
         self.log_path = folder / "log"
         self.selector = selectors.DefaultSelector()
-        self.proc = target.define(self.name, plan.vcores, self.ledger)
+        self.proc = target.define(self.name, plan.vcores, self.ledger, thread=plan.thread)
         self.killer = Killer(random.Random(plan.seed), plan.rate, self.targets, self.note_hit)
 
     def note_hit(self) -> None:

@@ -19,9 +19,10 @@ from ..proc import Proc
 from . import ledger as books
 from .ledger import Ledger
 
-PLAIN, BLOCK, BATCH, SLOW, LIMITED, RELAY, PRIVATE, PUBLIC = range(8)
-KINDS = ("plain", "block", "batch", "slow", "limited", "relay", "private", "public")
-"""The kinds of events that carry an id: one queue for each, but for the last two, which are mail to a vcore."""
+PLAIN, BLOCK, BATCH, SLOW, LIMITED, RELAY, THREAD, PRIVATE, PUBLIC = range(9)
+KINDS = ("plain", "block", "batch", "slow", "limited", "relay", "thread", "private", "public")
+"""The kinds of events that carry an id: one queue for each (THREAD only if asked for), but for the last two, which are
+mail to a vcore."""
 
 RELAYED, BITS = "relayed", "bits"
 """The queue that relaying handlers send to, and the queue of bits, which carry nothing."""
@@ -136,17 +137,19 @@ def arguments(number: int, incarnation: int, seat: int) -> tuple[int, int, int, 
     return seat, incarnation, number, number ^ (1 << 64) - 1
 
 
-def define(name: str, vcores: int, ledger: Ledger) -> Proc:
-    """The process under fire."""
+def define(name: str, vcores: int, ledger: Ledger, *, thread: bool = False) -> Proc:
+    """The process under fire; `thread`: with a queue whose handlers run in uthread context."""
     proc = Proc(name, vcores=vcores, memory=MEMORY)
     book = Book(ledger)
     for kind in (PLAIN, BLOCK, BATCH, SLOW, RELAY):
         proc.queue(KINDS[kind], **policy(proc))
     proc.queue(KINDS[LIMITED], limit=LIMIT, on_full="block", **policy(proc))
+    if thread:
+        proc.queue(KINDS[THREAD], flags=WORK_QUEUE | EventFlag.THREAD, **policy(proc))
     proc.queue(BITS, flags=WORK_QUEUE | EventFlag.NOMSG)
     relayed = proc.queue(RELAYED, **policy(proc))
 
-    for kind in (PLAIN, BLOCK, LIMITED, PRIVATE, PUBLIC):
+    for kind in (PLAIN, BLOCK, LIMITED, THREAD, PRIVATE, PUBLIC):
         proc.on(KINDS[kind])(book.note)
     proc.on(RELAYED)(book.note_relayed)
     proc.on(BITS)(book.note_bit)
