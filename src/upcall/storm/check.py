@@ -1,6 +1,7 @@
 """What the books say once everything has come to rest: lost, handled twice, out of order, damaged.
 
-- *Lost*: its `send` returned, and no handler of it ended; of a relayed event: its relaying handler ended.
+- *Lost*: its `send` returned, and no handler of it ended, and it is no dead letter; of a relayed event: its relaying
+  handler ended.
 - *Duplicate*: handled again, after a redelivery. Each death may cause one for each event that was in those hands: an event
   that was redelivered n times is handled at most once for each number of redeliveries up to n.
 - *Handled twice*: twice with the same number of redeliveries. No death excuses that.
@@ -33,7 +34,9 @@ def is_in(state: int) -> bytes:
 
 RETURNED, BEGUN = is_in(books.RETURNED), is_in(books.BEGUN)
 NOT_SENT = table(lambda byte: byte & books.STATE_MASK not in (books.BEGUN, books.RETURNED))
-RELAYING = table(lambda byte: byte >> books.KIND_SHIFT == RELAY)
+GIVEN_UP = table(lambda byte: byte & books.GIVEN_UP != 0)
+EXPECTED = table(lambda byte: byte & books.STATE_MASK == books.RETURNED and not byte & books.GIVEN_UP)
+RELAYING = table(lambda byte: byte >> books.KIND_SHIFT & books.KIND_MASK == RELAY)
 ANY, NONE = table(lambda byte: byte != 0), table(lambda byte: byte == 0)
 REDELIVERED = table(lambda byte: byte & ~1 != 0)
 HANDLINGS = table(int.bit_count)
@@ -49,6 +52,7 @@ class Verdict:
     handled: int = 0
     redelivered: int = 0
     duplicates: int = 0
+    given_up: int = 0
     lost: int = 0
     twice: int = 0
     disorder: int = 0
@@ -121,7 +125,8 @@ def check_events(ledger: Ledger, found: Verdict, seat: int, first: int, lost: li
     found.redelivered += handlings.translate(REDELIVERED).count(1)
     times = handlings.translate(HANDLINGS)
     found.duplicates += sum(times.count(n) * (n - 1) for n in range(2, 9))
-    gone = both(sends.translate(RETURNED), handlings.translate(NONE))
+    found.given_up += sends.translate(GIVEN_UP).count(1)
+    gone = both(sends.translate(EXPECTED), handlings.translate(NONE))
     unrelayed = both(sends.translate(RELAYING), handled, relays.translate(NONE))
     unsent = both(sends.translate(NOT_SENT), handled)
     found.lost += gone.count(1) + unrelayed.count(1)
@@ -135,7 +140,7 @@ def check_events(ledger: Ledger, found: Verdict, seat: int, first: int, lost: li
 
 def kind_name(entry: int) -> str:
     """The kind of event that an entry is about."""
-    kind = entry >> books.KIND_SHIFT
+    kind = entry >> books.KIND_SHIFT & books.KIND_MASK
     return KINDS[kind] if kind < len(KINDS) else f"kind {kind}"
 
 

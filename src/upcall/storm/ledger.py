@@ -19,8 +19,9 @@ BEGUN, RETURNED, RAISED = 1, 2, 3
 """What became of a `send`: it has begun, it has returned, it has raised and so promises that nothing was sent."""
 
 STATE_MASK = 3
-KIND_SHIFT = 2
-"""The byte of a `send`: its state, and above it the kind of event."""
+KIND_SHIFT, KIND_MASK = 2, 31
+GIVEN_UP = 0x80
+"""The byte of a `send`: its state, above it the kind of event, and whether the event has been found as a dead letter."""
 
 AGAIN_MAX = 7
 """The byte of a handled event has a bit for each number of redeliveries; the last stands for this many and more."""

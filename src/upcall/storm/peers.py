@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from ..front.event import Event
 from ..proc import Proc
 from .killer import children
-from .target import policy
+from .target import REDELIVERIES_MAX
 
 Note = Callable[[int, bytes], object]
 """What a receiver calls with its number and the message, when it has handled it."""
@@ -209,7 +209,7 @@ class Own:
 
     def __init__(self, receivers: int, note: Note) -> None:
         self.proc = Proc(f"storm-{os.getpid()}", vcores=receivers)
-        queue = self.proc.queue(self.QUEUE, **policy(self.proc))
+        queue = self.proc.queue(self.QUEUE, max_redeliveries=REDELIVERIES_MAX)
 
         @self.proc.on(self.TYPE, queue=queue)
         def message(ev: Event) -> None:

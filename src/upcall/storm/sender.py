@@ -16,6 +16,7 @@ from .target import (
     BATCH_MAX,
     BITS,
     BLOCK,
+    FRAIL,
     ID,
     KINDS,
     LIMITED,
@@ -37,6 +38,7 @@ MIX = {
     BLOCK: 150,
     BATCH: 60,
     SLOW: 2,
+    FRAIL: 10,
     LIMITED: 150,
     RELAY: 60,
     THREAD: 60,
@@ -144,7 +146,7 @@ class Sender:
 
     def roll_call(self) -> None:
         """One event of every kind: after the storm, does everything still work?"""
-        for kind in (PLAIN, SLOW, RELAY, THREAD):
+        for kind in (PLAIN, SLOW, RELAY, FRAIL, THREAD):
             if kind in self.queues:
                 self.event(kind, 20)
         for _least, most in SIZES:

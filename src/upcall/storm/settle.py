@@ -18,6 +18,7 @@ from .check import kind_name
 from .ledger import Ledger
 from .leftovers import leftovers, unkept_flags
 from .sender import Sender
+from .target import bury
 
 if TYPE_CHECKING:
     from .storm import Seat, Storm
@@ -67,6 +68,7 @@ class Settling:
         self.storm.seat_sender(self.storm.roll_call, call_roll)
         self.end_senders([self.storm.roll_call])
         self.drain()
+        self.bury()
         self.rest()
         self.stop()
         self.problems += [f"left over: {what}" for what in some(list(leftovers(self.segment, self.seg)))]
@@ -102,6 +104,14 @@ class Settling:
                 return
             time.sleep(LOOK_S)  # their hosts are on their way
             dog.look(f"nobody hosts vcores {left_out}, which have private mail")
+
+    def bury(self) -> None:
+        """Dead letters are entered into the ledger, and discarded."""
+        letters = self.storm.proc.dead_letters()
+        for letter in letters:
+            bury(self.storm.ledger, letter)
+        if (gone := self.storm.proc.discard(letters)) != len(letters):
+            self.problems.append(f"{len(letters)} dead letters listed, {gone} discarded")
 
     def rest(self) -> None:
         """Every vcore is hosted, and sleeps; no flag says that anybody will look."""

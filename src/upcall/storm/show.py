@@ -101,7 +101,7 @@ class Screen:
         if result["problems"]:
             out.print(f"kept: {result['kept']} (the segment: UPCALL_DIR={result['kept']} upcall dump {result['name']})")
         else:
-            out.print("0 lost, 0 left over, 0 hung: every event whose send returned was handled, in order")
+            out.print("0 lost, 0 left over, 0 hung: every event whose send returned was handled in order, or is a dead letter")
 
 
 FIGURES = {
@@ -110,6 +110,7 @@ FIGURES = {
     "handled": "handled",
     "redelivered": "taken by a vcore that was killed, and delivered again",
     "duplicates": "of these handled again",
+    "given_up": "dead letters",
     "lost": "lost",
 }
 """Of the verdict, what people want to see when nothing is wrong."""

@@ -5,24 +5,23 @@ Each event carries its id, how long it is, and that many known bytes: an event t
 
 from __future__ import annotations
 
-import inspect
 import random
 import struct
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from ..errors import MailboxFull
 from ..flags import WORK_QUEUE, EventFlag
 from ..front.event import Event
+from ..host.dead import DeadLetter
 from ..proc import Proc
 from . import ledger as books
 from .ledger import Ledger
 
-PLAIN, BLOCK, BATCH, SLOW, LIMITED, RELAY, THREAD, PRIVATE, PUBLIC = range(9)
-KINDS = ("plain", "block", "batch", "slow", "limited", "relay", "thread", "private", "public")
+PLAIN, BLOCK, BATCH, SLOW, LIMITED, RELAY, FRAIL, THREAD, PRIVATE, PUBLIC = range(10)
+KINDS = ("plain", "block", "batch", "slow", "limited", "relay", "frail", "thread", "private", "public")
 """The kinds of events that carry an id: one queue for each (THREAD only if asked for), but for the last two, which are
-mail to a vcore."""
+mail to a vcore. Events of FRAIL are dead letters once a vcore has died with them."""
 
 RELAYED, BITS = "relayed", "bits"
 """The queue that relaying handlers send to, and the queue of bits, which carry nothing."""
@@ -39,6 +38,9 @@ ID = struct.Struct("<QIIHH")
 KNOWN = random.Random(0).randbytes(256 * 1024)
 PAUSES_S = (0.0, 0.0, 0.0, 0.001, 0.005, 0.02, 0.08)
 """How long the handler of the slow queue takes; the last is more than `preempt_after_ms`."""
+
+FRAIL_S = 0.0005
+"""How long the handler of the frail queue takes: some are killed in it."""
 
 
 def lane_of(kind: int, vcore: int = 0) -> int:
@@ -142,12 +144,13 @@ def define(name: str, vcores: int, ledger: Ledger, *, thread: bool = False) -> P
     proc = Proc(name, vcores=vcores, memory=MEMORY)
     book = Book(ledger)
     for kind in (PLAIN, BLOCK, BATCH, SLOW, RELAY):
-        proc.queue(KINDS[kind], **policy(proc))
-    proc.queue(KINDS[LIMITED], limit=LIMIT, on_full="block", **policy(proc))
+        proc.queue(KINDS[kind], max_redeliveries=REDELIVERIES_MAX)
+    proc.queue(KINDS[FRAIL], on_death="dead-letter")
+    proc.queue(KINDS[LIMITED], limit=LIMIT, on_full="block", max_redeliveries=REDELIVERIES_MAX)
     if thread:
-        proc.queue(KINDS[THREAD], flags=WORK_QUEUE | EventFlag.THREAD, **policy(proc))
+        proc.queue(KINDS[THREAD], flags=WORK_QUEUE | EventFlag.THREAD, max_redeliveries=REDELIVERIES_MAX)
     proc.queue(BITS, flags=WORK_QUEUE | EventFlag.NOMSG)
-    relayed = proc.queue(RELAYED, **policy(proc))
+    relayed = proc.queue(RELAYED, max_redeliveries=REDELIVERIES_MAX)
 
     for kind in (PLAIN, BLOCK, LIMITED, THREAD, PRIVATE, PUBLIC):
         proc.on(KINDS[kind])(book.note)
@@ -164,6 +167,11 @@ def define(name: str, vcores: int, ledger: Ledger, *, thread: bool = False) -> P
         time.sleep(random.choice(PAUSES_S))
         book.note(ev)
 
+    @proc.on(KINDS[FRAIL])
+    def frail(ev: Event) -> None:
+        time.sleep(FRAIL_S)
+        book.note(ev)
+
     @proc.on(KINDS[RELAY])
     def relay(ev: Event) -> None:
         found = book.read(ev)
@@ -177,7 +185,10 @@ def define(name: str, vcores: int, ledger: Ledger, *, thread: bool = False) -> P
     return proc
 
 
-def policy(proc: Proc) -> dict[str, Any]:
-    """What a queue is told to do with an event that several vcores died with."""
-    queue: Callable[..., Any] = proc.queue
-    return {"max_redeliveries": REDELIVERIES_MAX} if "max_redeliveries" in inspect.signature(queue).parameters else {}
+def bury(ledger: Ledger, letter: DeadLetter) -> None:
+    """Enters a dead letter into the ledger: its event is not handled any more, and not lost."""
+    number, _, _, seat, _ = ID.unpack_from(letter.payload)
+    if letter.type == RELAYED:
+        ledger.bytes[ledger.relays(seat) + number] |= books.REFUSED
+    else:
+        ledger.bytes[ledger.sends(seat) + number] |= books.GIVEN_UP
