@@ -99,7 +99,6 @@ cdef enum:
     PI_DRAIN_SEQ = 132  # u32 futex
     PI_NR_QUEUES = 192
     PI_NR_TYPES = 196
-    PI_TABLES_SEQ = 200 # raised with every new queue or type
     PI_TABLES = 208     # u64 a number for the definition's queues, types and kernel events, as its owner wrote them
     PI_PAGES_REAL = 256 # u64 pages backed by memory
     PI_SPANS_REAL = 264
