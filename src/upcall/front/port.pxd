@@ -18,7 +18,7 @@ from ..kern.const cimport (
     EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING
 )
 from ..kern.event cimport (
-    post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit
+    post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
 )
 from ..kern.layout cimport Msg, Seg, count, evq_at, map_at, slot_record_at
 from ..kern.proc cimport proc_state

@@ -238,7 +238,7 @@ class Sender:
         status = set_bit(s, self.mbox, msg.ev_type)
         if status == OK and self.flags & EVENT_INDIR:
             send_indir(s, self.queue, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
-        return status
+        return status if status != OK else unless_gone(s)
 
     @cython.binding(False)
     def send(self, type, payload=EMPTY, *, arg1=ZERO, arg2=ZERO, arg3=ZERO, arg4=ZERO, vcore=None):
@@ -361,7 +361,7 @@ class Sender:
             if self.flags & EVENT_INDIR:
                 send_indir(s, self.queue, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
             count(s, AS_SENT, quickly)
-            if proc_state(s) == P_DYING:  # as at the end of `send_event`
+            if unless_gone(s) == GONE:
                 self.owner.fail(GONE, self.queue)
 
     def post_vcore(

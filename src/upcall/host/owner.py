@@ -139,7 +139,7 @@ def left_over(segment: Segment, seg: Seg) -> str:
 
 def finish(segment: Segment, seg: Seg) -> bool:
     """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
-    pairs with the last look of `send_event`."""
+    pairs with `unless_gone`."""
     info = segment.seg.procinfo
     for box in range(segment.seg.nr_mboxes):
         recover_mbox(seg, box)

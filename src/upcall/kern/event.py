@@ -361,7 +361,7 @@ def send_event(s: Seg, queue: int, msg: Msg, vcoreid: int) -> int:
     if flags & EVENT_SPAM_PUBLIC:
         s.why = OK
         spam_public_msg(s, msg, wanted, flags & (EVENT_SPAM_FLAGS | EVENT_NOMSG))
-        return s.why
+        return s.why if s.why != OK else unless_gone(s)
     own = ld32(s.mem, evq + EVQ_MBOX)
     if own == 0:
         # A vcore's mailbox. `notif_pending` is needed whatever the flags say, or the vcore could sleep on the message.
@@ -385,8 +385,13 @@ def send_event(s: Seg, queue: int, msg: Msg, vcoreid: int) -> int:
         wrmb()
         if proc_state(s) == P_WAITING or not vcore_will_look(s, 0):
             startcore(s, 0)
-    # The state again, after the message (the exchange to READY is the fence): whoever removes a process says DYING, fences,
-    # and looks whether something waits. Without this look, both could miss, and a sent event go with the segment.
+    return unless_gone(s)
+
+
+def unless_gone(s: Seg) -> int:
+    """What every send ends with: OK, or GONE if the event may go with the segment. The state after the message (the exchange
+    to READY, or of check_bits, is the fence): pairs with `finish`, which says DYING, fences, and looks whether something
+    waits. Without this look, both could miss, and a sent event be lost."""
     if proc_state(s) == P_DYING:
         return GONE
     return OK
@@ -428,7 +433,7 @@ def post_vcore_event(s: Seg, msg: Msg, vcoreid: int, ev_flags: int) -> int:
         proc_notify(s, vcoreid)
     else:
         startcore(s, vcoreid)
-    return OK
+    return unless_gone(s)
 
 
 def send_posix_signal(s: Seg, msg: Msg, sig_nr: int) -> int:
