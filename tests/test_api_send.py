@@ -284,14 +284,19 @@ def test_an_unknown_type_is_an_error_that_lists_the_known(send: Callable[..., ob
         send(remote, "ordr")
 
 
-@pytest.mark.parametrize("kind", [99, None, b"order", 1.5, ["order"], ("order",)])
+@pytest.mark.parametrize("kind", [99, 7, True, 7.0, 7 + 0j, None, b"order", 1.5, ["order"], ("order",)])
 def test_a_type_is_a_text_or_a_kernel_type(kind: Any, notes: Notes) -> None:
+    """7 was taken for EventType.ALARM, which equals it."""
     proc, queue = echo(notes)
+    proc.on(EventType.ALARM)(lambda ev: notes(ev.type))
+    says = re.escape(f"event type {kind!r} must be a str or an EventType, not {type(kind).__name__}")
     with running(proc):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=says):
             queue.send(kind)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=says):
             queue.send_many(kind, [b""])
+        with pytest.raises(TypeError, match=says):
+            proc.vcore(0).send(kind)
     assert notes.read() == []
 
 

@@ -147,8 +147,9 @@ class Sender:
     """Sends to one event queue (or, with no queue, to vcores) for one thread of one attached process.
 
     `owner` is the Python side: an object with `types` (a dict from a type's name or EventType to its number),
-    `resolve(type)` (the number of a type that is not in it, or an error), `fail(status, sender)` (raises),
-    `rebind(sender)` (another thread's sender for the same queue) and `name_of_queue`.
+    `check_type(type)` (raises unless it is one of these), `resolve(type)` (the number of a type that is not in it, or an
+    error), `fail(status, sender)` (raises), `rebind(sender)` (another thread's sender for the same queue) and
+    `name_of_queue`.
     """
 
     def __init__(self, attachment: Attachment, s: Seg, owner: object, queue: int, thread: int):
@@ -175,6 +176,8 @@ class Sender:
 
     def number(self, type):
         """The number of an event type, given by name or EventType."""
+        if not cython.cast(cython.bint, PyUnicode_CheckExact(type)):
+            self.owner.check_type(type)  # 7, 7.0 and the EventType of that number are one key
         found = self.types.get(type)
         if found is None:
             found = self.owner.resolve(type)

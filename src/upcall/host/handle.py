@@ -130,11 +130,14 @@ class Handle:
         self.check_open()
         return self.sender(sender.queue)
 
+    def check_type(self, kind: object) -> None:
+        """TypeError for what cannot be an event type."""
+        if not isinstance(kind, (str, EventType)):
+            raise TypeError(f"event type {kind!r} must be a str or an EventType, not {type(kind).__name__}")
+
     def resolve(self, kind: object) -> int:
         """The number of a type that is not known yet: registered meanwhile, or by us now."""
         self.check_open()
-        if not isinstance(kind, (str, EventType)):
-            raise TypeError(f"event type {kind!r} must be a str or an EventType, not {type(kind).__name__}")
         self.refresh()
         if kind not in self.types and self.may_register and isinstance(kind, str):
             tables.register_type(self.segment, self.thread().seg, kind)
