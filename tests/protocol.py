@@ -144,6 +144,7 @@ class Bench:
         self.set(at + const.EVQ_FLAGS, flags, 4)
         self.set(at + const.EVQ_VCORE, vcore, 4)
         self.set(at + const.EVQ_MBOX, mbox + 1 if own else 0, 4)
+        self.set(at + const.EVQ_MAX_REDELIVERIES, const.REDELIVERIES_USUAL, 4)
         self.set(at + const.EVQ_USED, 1, 4)
         self.set(self.layout.mbox_at(self.at, mbox) + const.MB_LIMIT, limit)
         number = self.at.procinfo + const.PI_NR_QUEUES
