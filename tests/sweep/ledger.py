@@ -82,6 +82,11 @@ class Ledger:
             self.memory[_ORDER] = count + 1
             self.memory[_ORDER + 1 + count] = number
 
+    def pass_over(self, first: int, count: int) -> None:
+        """The victim's handler has had these events, and did not look at them."""
+        for number in range(first, first + count):
+            self.memory[_VICTIM + number] += 1
+
     def say(self, text: str) -> None:
         """What went wrong in a victim."""
         data = text.encode()[-(SIZE - _TEXT - 4) :]

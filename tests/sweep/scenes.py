@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sweep import senders
+from sweep import letters, senders
 
-SCENES = [*senders.SCENES]
+SCENES = [*senders.SCENES, *letters.SCENES]
