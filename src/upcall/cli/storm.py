@@ -15,6 +15,7 @@ from .show import json_option
 @click.option("--seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="How long.")
 @click.option("--rate", type=click.FloatRange(0.1, 1000), default=20.0, show_default=True, help="Hits a second.")
 @click.option("--seed", type=click.IntRange(0), help="Of the choice whom to hit, and what to send (default: random).")
+@click.option("--supervisor", is_flag=True, help="Hit the supervisor, too, now and then; another one takes over.")
 @click.option("--thread", is_flag=True, help="With a queue whose handlers run in uthread context, and are interrupted.")
 @click.option("--peer", "peers", metavar="NAME", multiple=True, help="Another system instead, or all; again for more.")
 @click.option("--tries", type=click.IntRange(1), default=30, show_default=True, help="With --peer: kills, one each.")
@@ -25,6 +26,7 @@ def storm(
     seconds: float,
     rate: float,
     seed: int | None,
+    supervisor: bool,
     thread: bool,
     peers: tuple[str, ...],
     tries: int,
@@ -51,4 +53,4 @@ def storm(
     chosen = random.randrange(1 << 32) if seed is None else seed
     if peers:
         raise SystemExit(run_peers(list(peers), tries, chosen, as_json=as_json))
-    raise SystemExit(run(Plan(senders, vcores, seconds, rate, chosen, thread=thread), as_json=as_json))
+    raise SystemExit(run(Plan(senders, vcores, seconds, rate, chosen, supervisor, thread), as_json=as_json))

@@ -20,7 +20,7 @@ from pathlib import Path
 from ..errors import NoSuchProcess
 from ..inspect import ProcessInfo, Reader, clean
 from ..proc import Proc
-from ..storm.killer import KILL, Killer, children
+from ..storm.killer import KILL, Killer, Targets, children, hold
 from . import counting, show, text
 from .peers import PEERS, Timing
 
@@ -172,10 +172,10 @@ def _counted(proc: Proc, folder: Path, found: Delivery, killer: Killer | None) -
     return replace(found, counts=counting.merged(folder, vcores))
 
 
-def workers(proc: Proc) -> dict[str, list[tuple[int, int]]]:
-    """Whom to kill: pids of the process's workers, and their parent's."""
+def workers(proc: Proc) -> Targets:
+    """Whom to kill: the process's workers."""
     supervisor = int(proc._running.pid)
-    return {"vcore": [(pid, supervisor) for pid in children(supervisor)]}
+    return {"vcore": {pid: partial(hold, pid, supervisor) for pid in children(supervisor)}}
 
 
 def sent(reader: Reader) -> int:

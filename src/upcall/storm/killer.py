@@ -59,12 +59,16 @@ class Stopped:
     then: int = field(compare=False)
 
 
+Targets = dict[str, dict[int, Callable[[], int | None]]]
+"""By role, who may be hit: its pid, and what opens a pidfd of it (None: it is gone)."""
+
+
 class Killer:
-    """Hits one participant of `targets()` (role and pid and parent of each) at a time, `rate` times a second on average,
-    in one of the ways `deeds`. `on_hit` is called after each death and each stop."""
+    """Hits one participant of `targets()` at a time, `rate` times a second on average, in one of the ways `deeds`.
+    `on_hit` is called after each death and each stop."""
 
     def __init__(
-        self, rng: random.Random, rate: float, targets: Callable[[], dict[str, list[tuple[int, int]]]],
+        self, rng: random.Random, rate: float, targets: Callable[[], Targets],
         on_hit: Callable[[], object] = lambda: None, deeds: tuple[str, ...] = DEEDS,
     ) -> None:  # fmt: skip
         self.rng, self.rate, self.targets, self.on_hit, self.ways = rng, rate, targets, on_hit, deeds
@@ -101,18 +105,19 @@ class Killer:
 
     def hit(self) -> None:
         """Kills or stops somebody."""
+        found = self.targets()
+        supervisor = "supervisor" in found and self.rng.random() < SUPERVISOR_SHARE
         idle = {one.pid for one in self.stopped}
-        found = {
-            role: [target for target in sorted(pids) if target[0] not in idle] for role, pids in self.targets().items()
-        }
-        many = [(role, *target) for role, pids in found.items() if role != "supervisor" for target in pids]
-        if found.get("supervisor") and self.rng.random() < SUPERVISOR_SHARE:
-            many = [("supervisor", *target) for target in found["supervisor"]]
+        many = [
+            (role, pid)
+            for role, those in found.items()
+            if (role == "supervisor") == supervisor
+            for pid in sorted(those)
+            if pid not in idle
+        ]
         deed = self.rng.choice(self.ways)
-        held = None
-        if many:
-            role, pid, parent = self.rng.choice(many)
-            held = hold(pid, parent)
+        role, pid = self.rng.choice(many) if many else ("", 0)
+        held = found[role][pid]() if many else None
         if held is None:
             self.missed += 1
             return
@@ -132,7 +137,3 @@ class Killer:
         for one in self.stopped:
             self.go_on(one)
         self.stopped.clear()
-
-    def deaths(self, role: str) -> int:
-        """How many of a role have been killed (or will have been, those who are still stopped)."""
-        return self.deeds[role, KILL] + self.deeds[role, STOP_KILL]

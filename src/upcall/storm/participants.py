@@ -16,8 +16,9 @@ PR_SET_PDEATHSIG = 1
 PROBLEMS_MAX = 10
 
 
-def fork(life: Callable[[], object]) -> int:
-    """A child that lives `life`; its exit code is 0, or 1 after an exception, which is logged."""
+def fork(life: Callable[[], object], at_our_end: int = signal.SIGKILL) -> int:
+    """A child that lives `life`; its exit code is 0, or 1 after an exception, which is logged. If we die the kernel sends
+    it the signal `at_our_end`."""
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()
@@ -29,7 +30,7 @@ def fork(life: Callable[[], object]) -> int:
         return pid
     code = 1
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, at_our_end, 0, 0, 0)
         if os.getppid() == parent:  # else it died before we asked to be told
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of us; our parent decides
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -63,7 +64,8 @@ def log_problems(path: Path) -> list[str]:
     bad = []
     for line in path.read_text(errors="replace").splitlines():
         level, _, text = line.partition(" ")
-        died = "worker ended" in text and "SIGKILL" not in text
-        if level == "ERROR" or (level == "WARNING" and (died or "stopped with events" in text)):
+        killed = "SIGKILL" in text or "nobody knows how" in text or "nobody restarts it" in text
+        died = "worker ended" in text and not killed
+        if (level == "ERROR" and not killed) or (level == "WARNING" and (died or "stopped with" in text)):
             bad.append(f"logged: {text}")
     return bad[:PROBLEMS_MAX]

@@ -7,31 +7,23 @@ for PATIENCE_S and the step is not done, something hangs, and the storm says wha
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..host.segment import Segment, open_segment
+from ..host.drain import drain
 from ..inspect import Reader
-from ..kern import const
+from ..remote import connect
 from . import ledger as books
 from .check import kind_name
+from .company import Company, Seat, Stuck
 from .ledger import Ledger
 from .leftovers import leftovers, unkept_flags
 from .sender import Sender
 from .target import bury
-
-if TYPE_CHECKING:
-    from .storm import Seat, Storm
 
 PATIENCE_S = 30.0
 """Longer than any pause between a worker's restarts."""
 
 LOOK_S = 0.05
 SHOWN_MAX = 12
-
-
-class Stuck(Exception):
-    """Something hangs; the text says what."""
 
 
 class Watchdog:
@@ -53,20 +45,20 @@ class Watchdog:
 class Settling:
     """The steps, in order. The segment stays open beyond the stop: it is looked at when everybody has gone."""
 
-    def __init__(self, storm: Storm) -> None:
-        self.storm = storm
-        self.segment: Segment = open_segment(storm.name)
-        self.seg = self.segment.attach(const.ROLE_READER)
-        self.reader = Reader(storm.name)
+    def __init__(self, company: Company) -> None:
+        assert company.remote is not None
+        self.company, self.ledger, self.remote = company, company.ledger, company.remote
+        self.segment, self.seg = company.attachment()
+        self.reader = Reader(company.proc.name)
         self.problems: list[str] = []
         self.restarts = 0
 
     def run(self) -> None:
         """All steps. Stuck if one does not end."""
-        self.end_senders(self.storm.seats)
+        self.end_senders(self.company.senders)
         self.drain()
-        self.storm.seat_sender(self.storm.roll_call, call_roll)
-        self.end_senders([self.storm.roll_call])
+        self.company.seat_sender(self.company.caller, call_roll)
+        self.end_senders([self.company.caller])
         self.drain()
         self.bury()
         self.rest()
@@ -75,49 +67,45 @@ class Settling:
 
     def end_senders(self, seats: list[Seat]) -> None:
         """Each sender returns from the `send` that it is in, and ends."""
-        dog = Watchdog(self.storm.ledger)
+        dog = Watchdog(self.ledger)
         while waiting := [seat for seat in seats if seat.pid]:
-            self.storm.wait(time.monotonic() + LOOK_S)
+            self.company.wait(time.monotonic() + LOOK_S)
             dog.look("; ".join(self.where(seat) for seat in waiting))
 
     def where(self, seat: Seat) -> str:
         """What a sender that does not end is doing."""
-        ledger = self.storm.ledger
-        number = ledger.number(seat.number)
-        entry = ledger.bytes[ledger.sends(seat.number) + number]
-        try:
-            sleeps = Path(f"/proc/{seat.pid}/wchan").read_text() or "running"
-        except OSError as error:
-            sleeps = str(error)
-        return f"sender {seat.number} (pid {seat.pid}, {sleeps}) is in send number {number} ({kind_name(entry)})"
+        number = self.ledger.number(seat.number)
+        entry = self.ledger.bytes[self.ledger.sends(seat.number) + number]
+        return f"{self.company.where(seat)}, its last send is number {number} ({kind_name(entry)})"
 
     def drain(self) -> None:
         """Every event is handled, private mail included."""
-        dog = Watchdog(self.storm.ledger)
+        dog = Watchdog(self.ledger)
         while True:
+            self.company.wait(0.0)
             try:
-                left_out = self.storm.proc.drain(LOOK_S)
+                left_out = drain(self.remote.handle(), LOOK_S)
             except TimeoutError as error:
                 dog.look(str(error))
                 continue
             if not left_out:
                 return
-            time.sleep(LOOK_S)  # their hosts are on their way
+            self.company.wait(time.monotonic() + LOOK_S)  # their hosts are on their way
             dog.look(f"nobody hosts vcores {left_out}, which have private mail")
 
     def bury(self) -> None:
         """Dead letters are entered into the ledger, and discarded."""
-        letters = self.storm.proc.dead_letters()
+        letters = self.remote.dead_letters()
         for letter in letters:
-            bury(self.storm.ledger, letter)
-        if (gone := self.storm.proc.discard(letters)) != len(letters):
+            bury(self.ledger, letter)
+        if (gone := self.remote.discard(letters)) != len(letters):
             self.problems.append(f"{len(letters)} dead letters listed, {gone} discarded")
 
     def rest(self) -> None:
         """Every vcore is hosted, and sleeps; no flag says that anybody will look."""
-        dog = Watchdog(self.storm.ledger)
+        dog = Watchdog(self.ledger)
         while awake := self.awake():
-            time.sleep(LOOK_S)
+            self.company.wait(time.monotonic() + LOOK_S)
             dog.look(f"vcores do not come to rest: {awake}")
         self.problems += unkept_flags(self.segment)
 
@@ -130,15 +118,14 @@ class Settling:
         """The process ends, with all its workers."""
         self.reader.refresh()
         self.restarts = sum(vcore.restarts for vcore in self.reader.vcores())
-        try:
-            self.storm.proc.stop("drain", PATIENCE_S)
-        except TimeoutError as error:
-            raise Stuck(str(error)) from None
+        if not self.company.end_supervisor(PATIENCE_S):
+            raise Stuck(
+                f"the process still stops after {PATIENCE_S:g} s: {self.company.where(self.company.supervisor)}"
+            )
 
     def close(self) -> None:
         """Lets the segment go."""
         self.reader.close()
-        self.segment.close()
 
 
 def some(found: list[str]) -> list[str]:
@@ -148,7 +135,5 @@ def some(found: list[str]) -> list[str]:
 
 def call_roll(ledger: Ledger, name: str, seat: int, incarnation: int, vcores: int, seed: int) -> None:
     """The life of a sender that comes after the storm."""
-    from ..remote import connect
-
     with connect(name) as remote:
         Sender(ledger, remote, seat, incarnation, vcores).roll_call()

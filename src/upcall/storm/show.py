@@ -101,7 +101,9 @@ class Screen:
         if result["problems"]:
             out.print(f"kept: {result['kept']} (the segment: UPCALL_DIR={result['kept']} upcall dump {result['name']})")
         else:
-            out.print("0 lost, 0 left over, 0 hung: every event whose send returned was handled in order, or is a dead letter")
+            out.print(
+                "0 lost, 0 left over, 0 hung: all events whose send returned were handled in order, or are dead letters"
+            )
 
 
 FIGURES = {
@@ -134,7 +136,11 @@ def result(storm: Storm, settling: Settling, verdict: Verdict, seconds: float, h
         "stopped_early": storm.stopped_early,
         "hits": hits,
         "missed": storm.killer.missed,
-        "restarts": {"sender": sum(seat.restarts for seat in storm.seats), "vcore": settling.restarts},
+        "restarts": {
+            "sender": sum(seat.restarts for seat in storm.company.senders),
+            "vcore": settling.restarts,
+            "supervisor": storm.company.supervisor.restarts,
+        },
         **{
             name: getattr(verdict, name)
             for name in (*FIGURES, "twice", "disorder", "damaged", "never_sent", "bits_lost")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import select
-import selectors
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,11 @@ from ..errors import NoSuchProcess
 from ..inspect import clean, dump
 from . import check, show, target
 from . import ledger as books
-from .killer import Killer, children, hold
+from .company import Company, Stuck
+from .killer import Killer, Targets
 from .ledger import Ledger
-from .participants import fork, log_problems, logged
-from .sender import live
-from .settle import Settling, Stuck
+from .participants import log_problems, logged
+from .settle import Settling
 
 EVENTS_A_SECOND_MAX = 100_000
 """Of one seat; the ledger has room for so many."""
@@ -49,100 +47,43 @@ class Plan:
     thread: bool = False
 
 
-@dataclass
-class Seat:
-    """A sender's place: who sits there now."""
-
-    number: int
-    incarnation: int = 0
-    pid: int = 0
-    pidfd: int = -1
-    restarts: int = 0
-
-
 class Storm:
-    """All that takes part. Made in the main thread of a program with no other threads: it forks."""
+    """The company, the killer among them, and their books."""
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
         self.name = f"storm-{os.getpid()}"
         events = int((plan.seconds + 10) * EVENTS_A_SECOND_MAX)
         self.ledger = Ledger(plan.senders + 1, plan.vcores, events, int(plan.seconds * plan.rate * 3) + 100)
-        self.seats = [Seat(number) for number in range(plan.senders)]
-        self.roll_call = Seat(plan.senders)
-        self.incarnations = 0
-        self.problems: list[str] = []
+        proc = target.define(self.name, plan.vcores, self.ledger, thread=plan.thread)
+        self.company = Company(proc, self.ledger, plan.senders, plan.seed)
+        self.killer = Killer(random.Random(plan.seed), plan.rate, self.targets, self.note_hit)
         self.stopped_early = False
         self.log_path = folder / "log"
-        self.selector = selectors.DefaultSelector()
-        self.proc = target.define(self.name, plan.vcores, self.ledger, thread=plan.thread)
-        self.killer = Killer(random.Random(plan.seed), plan.rate, self.targets, self.note_hit)
 
     def note_hit(self) -> None:
         """Into the ledger: somebody has just been killed or stopped."""
         self.ledger.note_kill(time.monotonic_ns())
 
-    def supervisor(self) -> int:
-        """The pid of who supervises the process now."""
-        return int(self.proc._running.pid)
-
-    def targets(self) -> dict[str, list[tuple[int, int]]]:
-        """Everybody who may be hit, by role: pid and parent."""
-        mine, supervisor = os.getpid(), self.supervisor()
-        found = {
-            "sender": [(seat.pid, mine) for seat in self.seats if seat.pid],
-            "vcore": [(pid, supervisor) for pid in children(supervisor)],
-        }
-        if self.plan.supervisor:
-            found["supervisor"] = [(supervisor, mine)]
+    def targets(self) -> Targets:
+        """Whom the killer may hit."""
+        found = self.company.targets()
+        if not self.plan.supervisor:
+            del found["supervisor"]
         return found
-
-    # Senders
-
-    def seat_sender(self, seat: Seat, life: Callable[..., None] = live) -> None:
-        """Forks a new incarnation for a seat."""
-        self.incarnations += 1
-        seat.incarnation = self.incarnations
-        arguments = (
-            self.ledger, self.name, seat.number, seat.incarnation, self.plan.vcores, self.plan.seed,
-        )  # fmt: skip
-        seat.pid = fork(lambda: life(*arguments))
-        seat.pidfd = os.pidfd_open(seat.pid)
-        self.selector.register(seat.pidfd, selectors.EVENT_READ, seat)
-
-    def reap(self, seat: Seat) -> None:
-        """A sender has ended: by the killer's hand, or because it was told to stop. Anything else is a problem."""
-        self.selector.unregister(seat.pidfd)
-        os.close(seat.pidfd)
-        _, status = os.waitpid(seat.pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code not in (0, -signal.SIGKILL):
-            self.problems.append(f"sender {seat.number} (pid {seat.pid}) ended with {code}: see {self.log_path.name}")
-        seat.pid, seat.pidfd = 0, -1
-
-    def wait(self, until: float) -> None:
-        """Sleeps until then, or until a sender has ended, and reaps it."""
-        for key, _ in self.selector.select(max(0.0, until - time.monotonic())):
-            if isinstance(key.data, Seat):
-                self.reap(key.data)
-
-    # The storm
 
     def blow(self, screen: show.Screen) -> None:
         """Senders send, vcores handle, the killer kills, for as long as was planned or until Ctrl-C."""
         begin = time.monotonic()
         end = begin + self.plan.seconds
-        for seat in self.seats:
-            self.seat_sender(seat)
         look = begin
+        for seat in self.company.senders:
+            self.company.seat_sender(seat)
         with screen.progress(self.plan.seconds) as progress:
-            while (now := time.monotonic()) < end and not self.stopped_early and not self.problems:
-                self.wait(min(end, look, self.killer.due()))
+            while (now := time.monotonic()) < end and not self.stopped_early and not self.company.problems:
+                self.company.wait(min(end, look, self.killer.due()))
                 self.killer.step()
-                for seat in self.seats:
-                    if not seat.pid:
-                        seat.restarts += 1
-                        self.seat_sender(seat)
+                self.company.replace_senders()
                 if now >= look:
                     look = now + LOOK_S
                     progress(now - begin, self.figures())
@@ -154,31 +95,17 @@ class Storm:
         return {
             "sent": self.ledger.sent(),
             "handled": self.ledger.total(books.HANDLED),
-            "kills": sum(self.killer.deeds.values()),
+            "hits": sum(self.killer.deeds.values()),
             "redelivered": self.ledger.total(books.AGAIN),
         }
 
     def close(self) -> None:
-        """Ends whoever is left, by force, and returns when nobody is."""
-        for seat in (*self.seats, self.roll_call):
-            if seat.pid:
-                os.kill(seat.pid, signal.SIGKILL)
-                self.reap(seat)
-        self.selector.close()
-        if self.proc._running is None:
-            return
-        supervisor = self.supervisor()
-        with suppress(ProcessLookupError):
-            os.kill(supervisor, signal.SIGSTOP)  # it forks no more
-        held = [fd for pid in children(supervisor) if (fd := hold(pid, supervisor)) is not None]
-        with suppress(ProcessLookupError):
-            os.kill(supervisor, signal.SIGKILL)
-        for pidfd in held:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [])
-            os.close(pidfd)
-        self.proc.stop("now")
+        """Whatever happened: no process and no segment stays."""
+        self.killer.end()
+        self.company.close()
+        with suppress(NoSuchProcess):
+            clean(discard=True, only=[self.name])
+        self.ledger.close()
 
 
 def run(plan: Plan, *, as_json: bool = False) -> int:
@@ -215,8 +142,8 @@ def one_storm(plan: Plan, folder: Path, screen: show.Screen) -> dict[str, Any]:
     begin = time.monotonic()
     try:
         with interruptible(storm):
-            storm.proc.start()
-            settling = Settling(storm)
+            storm.company.start()
+            settling = Settling(storm.company)
             storm.blow(screen)
             blown = time.monotonic() - begin
             screen.say("the storm is over: draining, and checking the books")
@@ -225,7 +152,12 @@ def one_storm(plan: Plan, folder: Path, screen: show.Screen) -> dict[str, Any]:
             except Stuck as error:
                 hung = str(error)
         verdict = check.check(storm.ledger)
-        verdict.problems = [*storm.problems, *settling.problems, *log_problems(storm.log_path), *verdict.problems]
+        verdict.problems = [
+            *storm.company.problems,
+            *settling.problems,
+            *log_problems(storm.log_path),
+            *verdict.problems,
+        ]
         if hung is not None:
             verdict.problems.insert(0, f"hung: {hung}")
         if verdict.problems:
@@ -235,9 +167,6 @@ def one_storm(plan: Plan, folder: Path, screen: show.Screen) -> dict[str, Any]:
         if settling is not None:
             settling.close()
         storm.close()
-        with suppress(NoSuchProcess):
-            clean(discard=True, only=[storm.name])
-        storm.ledger.close()
 
 
 def keep_evidence(storm: Storm, settling: Settling, folder: Path) -> None:
