@@ -100,9 +100,9 @@ class BuildExt(build_ext):
     def build_extensions(self) -> None:
         stale = [extension for extension in self.extensions if not self.is_fresh(extension)]
         # In protocol code, widths come from the .pxd alone: an `int` in the .py would mean a Python integer. The
-        # binding layer is never interpreted, and its annotations are C types.
+        # binding layer and the checker's engine are never interpreted: their annotations are C types.
         for bound in (False, True):
-            group = [extension for extension in stale if extension.name.startswith("upcall.front.") == bound]
+            group = [e for e in stale if e.name.startswith(("upcall.front.", "upcall.check.")) == bound]
             directives = {**DIRECTIVES, "annotation_typing": bound}
             made = cythonize(group, build_dir=self.generated(), compiler_directives=directives, force=True, quiet=True)
             for extension, generated in zip(group, made, strict=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
-FOLDERS = ("machine", "kern", "parlib", "front", "bench")
+FOLDERS = ("machine", "kern", "parlib", "front", "bench", "check")
 """The folders that hold compiled modules."""
 
 INTERPRETED_ONLY = ("machine/door", "kern/const")

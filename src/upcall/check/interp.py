@@ -11,14 +11,15 @@ needs it at run time.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from .. import _life
 
@@ -28,12 +29,29 @@ PACKAGES = ("machine", "kern", "parlib")
 DOOR = "machine.door"
 
 
+Transform = Callable[[ast.Module, str], CodeType]
+"""What compiles a module's tree: (tree, filename) -> code."""
+
+
+class _Transformed(SourceFileLoader):
+    """Reads a source file and compiles it by `transform`; no bytecode is kept or used."""
+
+    transform: Transform
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return type(self).transform(ast.parse(self.get_data(path), path), path)
+
+
 class _Finder(MetaPathFinder):
     """Finds the modules of one load, in the source files only."""
 
-    def __init__(self, name: str, root: str) -> None:
+    def __init__(self, name: str, root: str, transform: Transform | None) -> None:
         self.name = name
         self.root = root
+        self.loader: type[SourceFileLoader] = SourceFileLoader
+        if transform is not None:
+            self.loader = type("_Loader", (_Transformed,), {"transform": staticmethod(transform)})
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -48,7 +66,7 @@ class _Finder(MetaPathFinder):
             return None
         # No search path of its own: whatever this finder does not find, nobody else may find in these folders.
         return spec_from_file_location(
-            fullname, file, loader=SourceFileLoader(fullname, file), submodule_search_locations=[] if folder else None
+            fullname, file, loader=self.loader(fullname, file), submodule_search_locations=[] if folder else None
         )
 
 
@@ -61,10 +79,11 @@ def protocol_modules() -> list[str]:
     return [module for module in found if module != DOOR]
 
 
-def load(door: ModuleType | None = None, name: str = "upcall_interp") -> ModuleType:
+def load(door: ModuleType | None = None, name: str = "upcall_interp", transform: Transform | None = None) -> ModuleType:
     """Loads the protocol interpreted and returns it as a package: `load().kern.ucq` is a module.
 
     `door` is the module to use as `machine.door`, under every fence and access; by default the shim `machine/door.py`.
+    `transform` compiles each module's tree (default: as it is).
     Loads under different names are independent of each other. The package stays importable until `unload(name)`.
 
     Raises ValueError if the name is not an identifier or is taken, ImportError if Cython is not installed.
@@ -80,7 +99,7 @@ def load(door: ModuleType | None = None, name: str = "upcall_interp") -> ModuleT
             f"the interpreted life needs Cython's module `cython`: {sys.executable} -m pip install Cython"
         ) from None
 
-    sys.meta_path.insert(0, _Finder(name, _life.ROOT))
+    sys.meta_path.insert(0, _Finder(name, _life.ROOT, transform))
     try:
         root = module_from_spec(ModuleSpec(name, None, is_package=True))
         root.__doc__ = "The protocol of upcall, interpreted."

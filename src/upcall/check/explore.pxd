@@ -1,0 +1,18 @@
+cimport cython
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc, realloc
+
+from .model cimport STEP, Model
+from .nodes cimport Visited
+
+cdef class Explorer(Model):
+    cdef uint64_t *levels
+    cdef uint64_t *done
+    cdef uint64_t depth, room_levels, ends, made, patience
+
+    cdef int one_pass(self, object verdict) except -1
+    cdef bint enter(self, Visited visited, dict path) except -1
+    cdef bint next_move(self, Visited visited, dict path) except -1
+    cdef bint enough(self, object verdict, uint64_t states) except -1
+    cdef object taken(self)
+    cdef bint alone(self, uint64_t since) noexcept

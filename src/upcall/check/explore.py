@@ -1,0 +1,161 @@
+"""The explorer: everything that can happen between a few actors, until every state has been seen.
+
+A state is the shared memory, each actor's node and status, what is in store buffers, who is dead, and what was noted.
+From each state it tries every move: a step of an actor that can go on, a buffered store reaching memory, a death, a stop.
+A state that was seen before is not gone into again (states are told apart by 64-bit hashes of their whole contents: with
+ten million states the chance that two share one is below one in a hundred thousand).
+
+Accesses to words that only one actor touches, or that nobody changes, are no moves of their own: nobody can tell when
+they happen. Which words these are is found by exploring: a word that turns out to be shared is noted, and the pass begins
+anew; the last pass, which found none, is the one that counts.
+
+Compiled for speed; it is no protocol code, and has no interpreted life.
+"""
+
+import time
+
+import cython
+
+from .model import Model
+from .verdict import Broken, Shared, Verdict, Violation
+
+
+class Explorer(Model):
+    """Explores one plan under one model, with so many deaths and stops."""
+
+    def __cinit__(self):
+        self.room_levels = 1 << 12
+        self.levels = cython.cast(cython.pointer(uint64_t), malloc(self.room_levels * 40))
+        self.done = cython.cast(cython.pointer(uint64_t), malloc(self.room_levels * 8))
+
+    def __dealloc__(self):
+        free(self.levels)
+        free(self.done)
+
+    def run(self):
+        """Explores until everything was seen, a promise is broken, or a limit is reached; the verdict."""
+        verdict = Verdict(self.plan.name, self.model, self.deaths, self.stops)
+        start = time.monotonic()
+        self.end_at = start + self.limits.seconds
+        while True:
+            verdict.passes += 1
+            self.patience = 0
+            try:
+                self.one_pass(verdict)
+                break
+            except Shared:
+                continue
+        verdict.seconds = time.monotonic() - start
+        verdict.nodes = [len(program.nodes) for program in self.programs]
+        verdict.ran = sum([program.ran for program in self.programs])
+        return verdict
+
+    def one_pass(self, verdict):
+        """Goes into every state once, depth first."""
+        visited: Visited = Visited()
+        path: dict = {}
+        self.accesses = 0
+        self.ends = 0
+        self.made = 0
+        self.depth = 0
+        verdict.violation = None
+        try:
+            self.start()
+            self.enter(visited, path)
+            while self.depth != 0:
+                if self.next_move(visited, path) and visited.used & 0xFFFF == 0 and self.enough(verdict, visited.used):
+                    return 0
+            if self.stale:
+                raise Shared
+            verdict.complete = not self.bounded
+            if self.bounded:
+                verdict.why = f"every run with at most {self.limits.preemptions} preemption(s)"
+        except (Broken, AssertionError) as broken:
+            if self.bounded and self.stale:
+                raise Shared from broken  # true, but what was taken for private may have hidden a preemption
+            verdict.violation = Violation(str(broken) or "assertion failed", self.taken())
+        finally:
+            verdict.states, verdict.moves, verdict.accesses = visited.used, self.made, self.accesses
+            verdict.ends = self.ends
+        return 0
+
+    def enter(self, visited, path):
+        """Into the present state, if it is new: checks it, and lists its moves as one more level of the search."""
+        key: uint64_t = self.key()
+        if not visited.add(key):
+            since = path.get(key)
+            if since is not None and not self.plan.spins and self.alone(since):
+                who = self.programs[self.done[self.depth - 1] & 255].name
+                raise Broken(f"endless loop: {who} goes on for ever by itself")
+            return False
+        if self.plan.alls:
+            self.plan.always(self.state)
+        count: uint64_t = self.list_moves()
+        if count == 0:
+            self.ends += 1
+            self.plan.at_end(self.state)
+            return False
+        if self.depth == self.room_levels:
+            self.room_levels *= 2
+            self.levels = cython.cast(cython.pointer(uint64_t), realloc(self.levels, self.room_levels * 40))
+            self.done = cython.cast(cython.pointer(uint64_t), realloc(self.done, self.room_levels * 8))
+        level: cython.pointer(uint64_t) = self.levels + self.depth * 5
+        level[0] = self.nmoves - count
+        level[1] = self.nmoves
+        level[2] = level[0]
+        level[3] = self.undone
+        level[4] = key
+        path[key] = self.depth
+        self.depth += 1
+        return True
+
+    def next_move(self, visited, path):
+        """Makes the next move of the innermost level, or leaves it. True if that led to a new state."""
+        level: cython.pointer(uint64_t) = self.levels + (self.depth - 1) * 5
+        if level[2] == level[1]:
+            del path[level[4]]
+            self.nmoves = level[0]
+            self.depth -= 1
+            if self.depth != 0:
+                self.back(self.levels[(self.depth - 1) * 5 + 3])
+            return False
+        what: uint64_t = self.moves[level[2]]
+        level[2] += 1
+        mark: uint64_t = level[3]
+        self.done[self.depth - 1] = what
+        self.made += 1
+        self.move(what)
+        if self.enter(visited, path):
+            if self.stale:
+                # Words are found to be shared in groups: on for a while, to find the others, then from the start.
+                if self.patience == 0:
+                    self.patience = 2 * visited.used + 1000
+                elif visited.used >= self.patience:
+                    raise Shared
+            return True
+        self.back(mark)
+        return False
+
+    def enough(self, verdict, states):
+        """Whether a limit is reached; `verdict.why` says which."""
+        verdict.states, verdict.accesses, verdict.ends = states, self.accesses, self.ends
+        if self.tell is not None:
+            self.tell(verdict)
+        if states >= self.limits.states:
+            verdict.why = f"stopped after {states} states"
+        elif time.monotonic() >= self.end_at:
+            verdict.why = f"stopped after {self.limits.seconds:.0f} s"
+        return bool(verdict.why)
+
+    def taken(self):
+        """The moves that led here."""
+        return [(int(self.done[k] & 255), int(self.done[k] >> 8), 0) for k in range(self.depth)]
+
+    def alone(self, since):
+        """Whether the moves since then are all steps of one actor."""
+        k: uint64_t = since
+        while k < self.depth:
+            if self.done[k] != self.done[self.depth - 1] or (self.done[k] >> 8) != STEP:
+                return False
+            k += 1
+        return True

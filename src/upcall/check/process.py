@@ -1,0 +1,210 @@
+"""A process of upcall's own, for scenarios: a segment in the checker's memory, senders and vcores that run the real
+code."""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from ..kern import const
+from . import door, interp
+from .program import Hub
+from .rewrite import compiled
+from .scenario import Scenario
+
+SMALL = (2, 2, 64, 8, 4, 8, 2)
+"""max_vcores, max_queues, max_types, max_slots, page_slots, nr_pages, nr_spans: pages turn after four messages."""
+USUAL = const.EVENT_IPI | const.EVENT_INDIR | const.EVENT_FALLBACK
+TYPE = const.TYPE_PROGRAM
+
+
+class Fixed:
+    """Something shared that actors only pass to the door."""
+
+    def __init__(self, key: str) -> None:
+        self.check_key = key
+
+
+DIED = 64
+"""Interrupt number DIED + i: actor i has died (the pidfd that a supervisor sleeps on)."""
+MEMORY, WORLD = Fixed("memory"), Fixed("world")
+
+
+@functools.cache
+def protocol(hub: Hub, name: str = "upcall_checked") -> ModuleType:
+    """The protocol's own files, interpreted over the checker's door."""
+    return interp.load(door.make(hub.ask), name, compiled)
+
+
+class Process:
+    """One process's segment, being laid out. Its methods are for laying out; what actors do they do with the protocol's
+    own functions, in `kern` and `parlib`."""
+
+    def __init__(self, s: Scenario, *, vcores: int = 1, geometry: tuple[int, ...] = SMALL) -> None:
+        self.s = s
+        life = s.protocol()
+        self.kern, self.parlib = life.kern, life.parlib
+        self.check_key = "process"
+        self.geometry = geometry
+        self.vcores = vcores
+        self.at = self._seg()
+        s.size = self.at.size
+        self.attached = 0
+        self.hosts: dict[int, Any] = {}
+        self.recorder = _recorder(life)
+        self.set(self.at.procinfo + const.PI_NUM_VCORES, vcores)
+        self.set(self.at.procinfo + const.PI_STATE, const.P_CREATED)
+
+    def _seg(self) -> Any:
+        seg = self.kern.layout.Seg(*self.geometry)
+        seg.mem, seg.world = MEMORY, WORLD
+        return seg
+
+    def get(self, offset: int, width: int = 8) -> int:
+        """A word, while laying out."""
+        return (self.s.memory.get(offset >> 3, 0) >> ((offset & 7) * 8)) & ((1 << 8 * width) - 1)
+
+    def set(self, offset: int, value: int, width: int = 8) -> None:
+        """Writes a word, while laying out."""
+        shift, full = (offset & 7) * 8, (1 << 8 * width) - 1
+        self.s.memory[offset >> 3] = self.s.memory.get(offset >> 3, 0) & ~(full << shift) | (value & full) << shift
+
+    def attach(self) -> Any:
+        """One more actor's view of the segment, under a name of its own."""
+        seg = self._seg()
+        slot = self.attached
+        self.attached += 1
+        self.set(self.kern.layout.slot_record_at(self.at, slot) + const.AS_WORD, 1 | 1 << 32)
+        seg.set_name(slot, 1)
+        return seg
+
+    def queue(self, flags: int = USUAL, *, queue: int = 0, vcore: int = 0, own: bool = True, limit: int = 0) -> int:
+        """Makes an event queue."""
+        at = self.kern.layout.evq_at(self.at, queue)
+        mbox = self.kern.event.queue_mbox(self.at, queue)
+        self.set(at + const.EVQ_FLAGS, flags, 4)
+        self.set(at + const.EVQ_VCORE, vcore, 4)
+        self.set(at + const.EVQ_MBOX, mbox + 1 if own else 0, 4)
+        self.set(at + const.EVQ_USED, 1, 4)
+        self.set(self.kern.layout.mbox_at(self.at, mbox) + const.MB_LIMIT, limit)
+        number = self.at.procinfo + const.PI_NR_QUEUES
+        self.set(number, max(self.get(number, 4), queue + 1), 4)
+        return queue
+
+    def message(self, arg: int, ev_type: int = TYPE) -> Any:
+        """A message that says the same in each of its arguments."""
+        msg = self.kern.layout.Msg()
+        msg.ev_type = ev_type
+        msg.arg1 = msg.arg2 = msg.arg3 = msg.arg4 = arg
+        return msg
+
+    # ---- actors --------------------------------------------------------------------------------------------------
+
+    def sender(self, name: str, *args: int, queue: int = 0, ev_type: int = TYPE) -> None:
+        """An actor that sends these messages to a queue, and notes each send that has returned well."""
+        seg, s = self.attach(), self.s
+        send_event = self.kern.event.send_event
+
+        def sends() -> None:
+            i = 0
+            while i < len(args):
+                status = send_event(seg, queue, self.message(args[i], ev_type), const.NO_VCORE)
+                s.note("sent", args[i], status)
+                i += 1
+
+        s.actor(sends, name=name, slot=seg.my_slot)
+
+    def vcore(self, vcoreid: int, *, asleep: bool = True, name: str = "") -> Any:
+        """An actor that hosts a vcore: works, yields, sleeps, wakes, for ever. `asleep`: that is how it starts."""
+        seg = self.attach()
+        vc = self.recorder(seg, vcoreid)
+        vc.note = self.s.note
+        parlib, kern = self.parlib.vcore, self.kern
+        assert kern.proc.host_vcore(seg, vcoreid)
+        parlib.disable_notifs(vc)
+        assert parlib.vcore_entry(vc)
+        if asleep:
+            while not parlib.vcore_yield(vc):
+                parlib.work(vc)
+
+        def lives() -> None:
+            if asleep:
+                vc.sleep()
+            while True:
+                if parlib.work(vc) == 0 and parlib.vcore_yield(vc):
+                    vc.sleep()
+
+        self.hosts[vcoreid] = seg
+        self.s.actor(lives, name=name or f"vcore {vcoreid}", slot=seg.my_slot)
+        return vc
+
+    def supervisor(self, *names: str) -> None:
+        """For each of these actors one that sleeps until it has died, and then settles what it held."""
+        for name in names:
+            self._watcher(name)
+
+    def _watcher(self, name: str) -> None:
+        number = self.s.names.index(name)
+        seg = self.attach()
+        dead = next(slot for slot, actor in self.s.slots.items() if actor == number)
+        vcoreid = next((v for v, host in self.hosts.items() if host.my_slot == dead), 0)
+        is_vcore = any(host.my_slot == dead for host in self.hosts.values())
+        s, kern, recover = self.s, self.kern, self.parlib.recover
+        him = dead | 1 << 12
+
+        def watches() -> None:
+            s.rest(DIED + number)
+            if is_vcore:
+                kern.proc.unhost_vcore(seg, vcoreid)
+            recover.recover_vcore(seg, vcoreid, him if is_vcore else 0)
+            recover.announce(seg)
+
+        s.actor(watches, name=f"watcher of {name}", mortal=False, slot=seg.my_slot)
+
+
+_recorders: dict[int, type] = {}
+
+
+def _recorder(life: ModuleType) -> type:
+    """A vcore that notes what it is given."""
+    base = life.parlib.vcore.VCore
+    if id(base) in _recorders:
+        return _recorders[id(base)]
+    mbox, vcore_module, layout = life.parlib.mbox, life.parlib.vcore, life.kern.layout
+    d = life.machine.door
+
+    class Recorder(base):  # type: ignore[misc,valid-type]
+        """Notes ("got", arg) of messages and ("bit", type) of bits."""
+
+        note: Any
+
+        def deliver(self, cur: Any, at: int) -> int:
+            s = self.s
+            arg = d.ld16(s.mem, at + const.SL_ARG1)
+            two = d.ld32(s.mem, at + const.SL_ARG2)
+            three = d.ld64(s.mem, at + const.SL_ARG3)
+            four = d.ld64(s.mem, at + const.SL_ARG4)
+            assert arg == two == three == four, f"G3: half an event: {arg}, {two}, {three}, {four}"
+            where = cur.taken
+            self.note("got", arg)
+            mbox.put_done(s, cur, where)
+            return 0
+
+        def deliver_bit(self, cur: Any, ev_type: int) -> int:
+            self.note("bit", ev_type)
+            return 0
+
+        def sleep(self) -> int:
+            s = self.s
+            at = layout.map_at(s, self.vcoreid)
+            w = d.ld64(s.mem, at)
+            while not life.kern.proc.is_running(w & 15) and w & 15 != const.VC_AWAY:
+                d.futex_wait(s.mem, at, w, -1)
+                w = d.ld64(s.mem, at)
+            vcore_module.vcore_entry(self)
+            return 0
+
+    Recorder.__module__ = "upcall_checked_recorder"
+    _recorders[id(base)] = Recorder
+    return Recorder
