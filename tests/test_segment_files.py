@@ -558,3 +558,22 @@ def test_no_bytes_that_were_left_crash_or_hang_the_next_start(region: str, write
         assert process.returncode == 0, said
     assert said.split()[0] in ("ran", "refused")
     discard("box")
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_word_that_is_not_wholly_inside_or_not_aligned_is_refused(width: int) -> None:
+    with contextlib.closing(create("box", Geometry(2, nr_pages=6, nr_spans=2))) as made:
+        try:
+            get, put = (made.u32, made.put_u32) if width == 4 else (made.u64, made.put_u64)
+            last = made.seg.size - width
+            put(last, (1 << 8 * width) - 1)
+            assert get(last) == (1 << 8 * width) - 1
+            for at in (last + 1, last + width, 1 << 63, 2, width // 2):
+                with pytest.raises(IndexError):
+                    get(at)
+                with pytest.raises(IndexError):
+                    put(at, 0)
+            with pytest.raises(OverflowError):
+                get(-width)
+        finally:
+            remove(made)

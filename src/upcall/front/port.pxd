@@ -9,8 +9,8 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    close_all_held, close_held, copy_in, faa32, forked, futex_wait, interrupt, ld32, ld64, mb, mem_t, open_held,
-    signal_wakes, src_t, st64, str32, watch_forks, world_base, world_free, world_locks, world_new, world_open,
+    close_all_held, close_held, copy_in, faa32, forked, futex_wait, interrupt, ld32, ld64, lda32, lda64, mb, mem_t,
+    open_held, signal_wakes, src_t, st64, str32, str64, watch_forks, world_base, world_free, world_locks, world_new, world_open,
     world_probe, world_t
 )
 from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
@@ -40,6 +40,7 @@ cdef class Attachment:
     cdef world_t world
     cpdef Seg seg(self, uint64_t slot, uint64_t generation)
     cpdef bint forked(self)
+    cdef int check(self, uint64_t at, uint64_t width) except -1
 
 cdef uint64_t integer(object value) except? 0xFFFF
 

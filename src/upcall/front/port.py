@@ -97,6 +97,32 @@ class Attachment:
         """Whether this is a child of the process that attached."""
         return forked(self.world)
 
+    def check(self, at: uint64_t, width: uint64_t):
+        """IndexError for a word that is not wholly inside, or not aligned."""
+        if at > self.s.size - width or at % width != 0:
+            raise IndexError(f"word of {width} bytes at {at} of {self.s.size}")
+        return 0
+
+    def u32(self, at: uint64_t) -> int:
+        """A u32, before everything that is read after it (an acquire)."""
+        self.check(at, 4)
+        return lda32(self.s.mem, at)
+
+    def u64(self, at: uint64_t) -> int:
+        """A u64, likewise."""
+        self.check(at, 8)
+        return lda64(self.s.mem, at)
+
+    def put_u32(self, at: uint64_t, value: uint64_t) -> None:
+        """Writes a u32 after everything written before it (a release): who reads it finds what it counts or points to."""
+        self.check(at, 4)
+        str32(self.s.mem, at, value)
+
+    def put_u64(self, at: uint64_t, value: uint64_t) -> None:
+        """Writes a u64, likewise."""
+        self.check(at, 8)
+        str64(self.s.mem, at, value)
+
     def __dealloc__(self):
         world_free(self.world)
 
@@ -111,11 +137,6 @@ def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None
 def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
     """Adds to the u32 at `at`, with a full fence; returns what it was."""
     return faa32(s.mem, at, cython.cast(uint64_t, by))
-
-
-def release_word(s: Seg, at: uint64_t, value: uint64_t) -> None:
-    """Stores a u32 after everything written before it: what it counts or points to is there for who reads it."""
-    str32(s.mem, at, value)
 
 
 def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:

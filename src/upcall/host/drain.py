@@ -26,7 +26,7 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
     try:
         while True:
             handle.check_open()  # a signal handler may fork, or close it
-            # Counted in, then the sequence word, then the look: pairs with the fence in `tell_drainers`.
+            # Counted in, then the sequence word (an acquire), then the look: pairs with the fence in `tell_drainers`.
             seen = segment.u32(seg.procinfo + const.PI_DRAIN_SEQ)
             left_out = [v for v in range(seg.max_vcores) if _unhosted(handle, v)]
             skip = {get_vcpd_mbox_priv(seg, v) for v in left_out}

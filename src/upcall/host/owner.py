@@ -10,7 +10,7 @@ from ..errors import NameInUse, NoSuchProcess, SegmentError
 from ..front import port
 from ..kern import const
 from ..kern.layout import Seg, slot_record_at, vcpd_at
-from ..kern.proc import startcore
+from ..kern.proc import set_proc_state, startcore
 from ..parlib.mbox import has_bits, recover_mbox, waiting_in
 from ..parlib.recover import announce, mail_waits
 from . import fingerprint
@@ -143,11 +143,11 @@ def finish(segment: Segment, seg: Seg) -> bool:
     info = segment.seg.procinfo
     for box in range(segment.seg.nr_mboxes):
         recover_mbox(seg, box)
-    before = segment.u64(info + const.PI_STATE)
-    segment.put_u64(info + const.PI_STATE, const.P_DYING | ((before >> 8) + 1) << 8)
-    port.add_word(seg, info + const.PI_DRAINERS, 0)
+    set_proc_state(seg, const.P_DYING)
+    port.add_word(seg, info + const.PI_DRAINERS, 0)  # the fence
     if something_waits(segment, seg):
-        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((before >> 8) + 2) << 8)
+        # Nobody else changes it while it says DYING.
+        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((segment.u64(info + const.PI_STATE) >> 8) + 1) << 8)
         return False
     files.remove(segment)
     return True

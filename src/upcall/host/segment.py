@@ -139,7 +139,7 @@ class Segment:
         self.probe = self.attachment.probe
         self.memory = memoryview(self.attachment)
         self.seg = seg
-        self.slots = SlotTable(self.attachment, self.memory, seg.slots, geometry.max_slots)
+        self.slots = SlotTable(self.attachment, seg.slots, geometry.max_slots)
         self.supervisor: Seg | None = None
         self.closed = False
 
@@ -156,22 +156,20 @@ class Segment:
         self.slots.give_back(seg.my_slot)
 
     def u32(self, at: int) -> int:
-        """A u32 of the segment, by offset."""
-        value: int = struct.unpack_from("I", self.memory, at)[0]
-        return value
+        """A u32 of the segment, by offset; what is read after it is at least as new (an acquire)."""
+        return self.attachment.u32(at)
 
     def u64(self, at: int) -> int:
-        """A u64 of the segment, by offset."""
-        value: int = struct.unpack_from("Q", self.memory, at)[0]
-        return value
+        """A u64, likewise."""
+        return self.attachment.u64(at)
 
     def put_u32(self, at: int, value: int) -> None:
-        """Writes a u32; for words with one writer."""
-        struct.pack_into("I", self.memory, at, value)
+        """Writes a u32, after all that was written before it (a release); for words with one writer."""
+        self.attachment.put_u32(at, value)
 
     def put_u64(self, at: int, value: int) -> None:
-        """Writes a u64; for words with one writer."""
-        struct.pack_into("Q", self.memory, at, value)
+        """Writes a u64's low 64 bits, likewise."""
+        self.attachment.put_u64(at, value & (1 << 64) - 1)
 
     def text(self, at: int, size: int = const.NAME_BYTES) -> str:
         """A zero-terminated name."""

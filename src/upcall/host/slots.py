@@ -67,12 +67,10 @@ def unlock(fd: int, slot: int) -> None:
 
 
 class SlotTable:
-    """The attach slots of one segment, as one process uses them. `memory` is the mapped segment, `at` the table's
-    offset."""
+    """The attach slots of one segment, as one process uses them. `at` is the table's offset."""
 
-    def __init__(self, attachment: port.Attachment, memory: memoryview, at: int, count: int) -> None:
+    def __init__(self, attachment: port.Attachment, at: int, count: int) -> None:
         self._attachment = attachment
-        self._memory = memory
         self._at = at
         self._count = count
         self._mine: set[int] = set()
@@ -80,8 +78,7 @@ class SlotTable:
         self.fd = attachment.locks
 
     def _word(self, slot: int) -> int:
-        word: int = struct.unpack_from("Q", self._memory, self._at + slot * const.SLOT_STRIDE)[0]
-        return word
+        return self._attachment.u64(self._at + slot * const.SLOT_STRIDE)
 
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -137,12 +134,16 @@ class SlotTable:
         return None
 
     def _settle(self, slot: int, generation: int, role: int) -> None:
-        at = self._at + slot * const.SLOT_STRIDE
-        # The generation first: it declares every claim of the former owner dead before this one makes any.
-        struct.pack_into("Q", self._memory, at + const.AS_WORD, generation | 1 << 32)
-        self._memory[at + const.AS_SENT : at + const.SLOT_STRIDE] = bytes(const.SLOT_STRIDE - const.AS_SENT)
-        struct.pack_into("IIQ", self._memory, at + const.AS_PID, os.getpid(), threading.get_native_id(), role)
-        struct.pack_into("Q", self._memory, at + const.AS_SINCE, time.time_ns())
+        at, put_u32, put_u64 = self._at + slot * const.SLOT_STRIDE, self._attachment.put_u32, self._attachment.put_u64
+        # The generation first: it declares every claim of the former owner dead before this one makes any. Pairs with
+        # `name_is_dead`: who reads it has the kernel's word, through the lock, for what that owner has written.
+        put_u64(at + const.AS_WORD, generation | 1 << 32)
+        for counter in range(const.AS_SENT, const.SLOT_STRIDE, 8):
+            put_u64(at + counter, 0)
+        put_u32(at + const.AS_PID, os.getpid())
+        put_u32(at + const.AS_TID, threading.get_native_id())
+        put_u64(at + const.AS_ROLE, role)
+        put_u64(at + const.AS_SINCE, time.time_ns())
         self._mine.add(slot)
 
     def give_back(self, slot: int) -> None:
@@ -152,7 +153,7 @@ class SlotTable:
                 return
             self._mine.discard(slot)
             generation = self._word(slot) & const.SLOT_GEN_MASK
-            struct.pack_into("Q", self._memory, self._at + slot * const.SLOT_STRIDE, generation)
+            self._attachment.put_u64(self._at + slot * const.SLOT_STRIDE, generation)
             unlock(self.fd, NAME_LOCKS + name_of(slot, generation))
             unlock(self.fd, slot)
 

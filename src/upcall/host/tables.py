@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ..errors import SegmentError
 from ..flags import EventFlag, EventType
-from ..front import port
 from ..kern import const
 from ..kern.event import queue_mbox
 from ..kern.layout import Seg, evq_at, mbox_at
@@ -66,7 +65,8 @@ def register_type(segment: Segment, seg: Seg, name: str) -> int:
         if number >= segment.geometry.max_types:
             raise SegmentError(f"no room for event type {name!r}: {segment.name!r} has its {len(known)} types")
         segment.put_text(segment.seg.types + number * const.NAME_BYTES, name)
-        port.release_word(seg, segment.seg.procinfo + const.PI_NR_TYPES, len(known) + 1)
+        # The name before the count (a release): pairs with `types`, which reads the count first (an acquire).
+        segment.put_u32(segment.seg.procinfo + const.PI_NR_TYPES, len(known) + 1)
         return number
     finally:
         proc_unlock(seg)
@@ -108,16 +108,18 @@ def register_queue(
         segment.put_u32(at + const.EVQ_MAX_REDELIVERIES, max_redeliveries)
         if name not in known:
             segment.put_text(at + const.EVQ_NAME, name)
-            port.release_word(seg, at + const.EVQ_USED, 1)
-            port.release_word(seg, segment.seg.procinfo + const.PI_NR_QUEUES, number + 1)
+            segment.put_u32(at + const.EVQ_USED, 1)
+            # The entry before the count (a release): pairs with `queues`, which reads the count first (an acquire). A
+            # sender has the number from there, so the protocol's own looks at the entry need no order.
+            segment.put_u32(segment.seg.procinfo + const.PI_NR_QUEUES, number + 1)
         return number
     finally:
         proc_unlock(seg)
 
 
-def register_kernel_queue(segment: Segment, seg: Seg, kind: EventType, queue: int) -> None:
+def register_kernel_queue(segment: Segment, kind: EventType, queue: int) -> None:
     """Registers a queue for a kernel event; pairs with the read barrier in `send_kernel_event`."""
-    port.release_word(seg, segment.seg.procinfo + const.PI_KERNEL_EVTS + int(kind) * 4, queue + 1)
+    segment.put_u32(segment.seg.procinfo + const.PI_KERNEL_EVTS + int(kind) * 4, queue + 1)
 
 
 def queue_flags(segment: Segment, queue: int) -> EventFlag:

@@ -352,7 +352,7 @@ def bind_tables(proc: Program, segment: Segment) -> None:
             )  # fmt: skip
         known = {text: number for number, text in tables.queues(segment).items()}
         for kind, name in definition.kernel_queues.items():
-            tables.register_kernel_queue(segment, seg, kind, known[name])
+            tables.register_kernel_queue(segment, kind, known[name])
     finally:
         segment.detach(seg)
 

@@ -74,7 +74,7 @@ def name_is_dead(s: Seg, name: int) -> bool:
         return False
     if slot >= s.max_slots:
         return True
-    w = ld64(s.mem, slot_record_at(s, slot) + AS_WORD)
+    w = lda64(s.mem, slot_record_at(s, slot) + AS_WORD)  # an acquire: pairs with `_settle` of the attach slots
     if (w & SLOT_GEN_MASK) != (name >> 12):
         return True
     return not alive(s.world, name)
