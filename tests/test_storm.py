@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from procs import ended, forked, until
-from upcall import inspect
+from upcall import UpcallError, inspect
 from upcall.host.segment import Geometry, Segment, create, open_segment, remove
 from upcall.kern import const
 from upcall.kern.arena import alloc_block
@@ -137,6 +137,13 @@ def test_a_sender_that_fails_is_a_problem(monkeypatch: pytest.MonkeyPatch, capsy
     assert code == 1
     assert any("ended with 1" in problem for problem in result["problems"])
     assert "RuntimeError: no" in (Path(result["kept"]) / "log").read_text()
+
+
+def test_a_storm_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, temporary: Path) -> None:
+    monkeypatch.setattr(target, "MEMORY", "64 KiB")
+    with pytest.raises(UpcallError, match=r"does not start: supervisor .* ended with 1.*memory=65536"):
+        run(Plan(1, 1, 0.2, 1, 6), as_json=True)
+    assert not list(temporary.iterdir())
 
 
 # The books

@@ -73,7 +73,9 @@ class Company:
         end = time.monotonic() + START_S
         while self.remote is None or len(self.hosts()) < self.vcores:
             if self.problems or time.monotonic() > end:
-                raise Stuck(f"it does not start: {'; '.join(self.problems) or 'no word of it'}")
+                raise Stuck(
+                    f"{self.proc.name!r} does not start: {'; '.join(self.problems) or 'nothing is heard of it'}"
+                )
             with suppress(NoSuchProcess):
                 self.remote = self.remote or connect(self.proc.name)
             self.wait(time.monotonic() + LOOK_S)
@@ -117,7 +119,7 @@ class Company:
         code = os.waitstatus_to_exitcode(status)
         expected = (-signal.SIGKILL, 0) if seat is not self.supervisor or self.ending else (-signal.SIGKILL,)
         if code not in expected:
-            self.problems.append(f"{seat} ended with {code}: see the log")
+            self.problems.append(f"{seat} ended with {code}; why is in the log")
         seat.pid, seat.pidfd = 0, -1
 
     def replace_senders(self) -> None:

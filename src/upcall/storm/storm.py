@@ -112,7 +112,7 @@ def run(plan: Plan, *, as_json: bool = False) -> int:
     """One storm, and its verdict. The exit code: 0 if nothing was wrong, 1 otherwise, 130 after a second Ctrl-C."""
     screen = show.Screen(quiet=as_json)
     folder = Path(tempfile.mkdtemp(prefix="upcall-storm-"))
-    keep = True
+    keep = False
     try:
         with logged(folder / "log"):
             result = one_storm(plan, folder, screen)
@@ -122,7 +122,6 @@ def run(plan: Plan, *, as_json: bool = False) -> int:
             (folder / "result.json").write_text(json.dumps(result, indent=2))
     except KeyboardInterrupt:
         screen.say("stopped: no verdict")
-        keep = False
         return 130
     finally:
         if not keep:
@@ -142,7 +141,7 @@ def one_storm(plan: Plan, folder: Path, screen: show.Screen) -> dict[str, Any]:
     begin = time.monotonic()
     try:
         with interruptible(storm):
-            storm.company.start()
+            start(storm)
             settling = Settling(storm.company)
             storm.blow(screen)
             blown = time.monotonic() - begin
@@ -167,6 +166,15 @@ def one_storm(plan: Plan, folder: Path, screen: show.Screen) -> dict[str, Any]:
         if settling is not None:
             settling.close()
         storm.close()
+
+
+def start(storm: Storm) -> None:
+    """Starts the process. Stuck, with the log's last words, if it does not start."""
+    try:
+        storm.company.start()
+    except Stuck as error:
+        last = storm.log_path.read_text(errors="replace").splitlines()[-1:]
+        raise Stuck(f"{error}: {' '.join(last)}") from None
 
 
 def keep_evidence(storm: Storm, settling: Settling, folder: Path) -> None:
