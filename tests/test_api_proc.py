@@ -36,11 +36,7 @@ from procs import (
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
-from upcall.front import port
-from upcall.host.segment import Geometry, create, folder, remove
-from upcall.kern import const
-from upcall.kern.layout import map_at
-from upcall.kern.proc import vc_word
+from upcall.host.segment import folder
 
 # Definition
 
@@ -655,30 +651,6 @@ def test_killing_the_supervisor_ends_its_workers() -> None:
         bereave(proc)
         until(lambda: not any(vcore.alive for vcore in vcores("box").values()), "the end of the workers")
         discard("box")
-
-
-def test_a_signal_that_comes_just_before_the_sleep_is_not_slept_over() -> None:
-    """Python's handler only notes it, and the worker has read its notes: the word that it is about to sleep on must
-    change. Found by the test above: a worker without a supervisor slept on for ever."""
-
-    def child() -> None:
-        made = create("box", Geometry.for_memory(1, 1 << 24))
-        try:
-            seg, at = made.attach(const.ROLE_VCORE), map_at(made.seg, 0)
-            with pytest.raises(OSError, match="Invalid argument"):
-                port.wake_at_signal(seg, 0, signal.SIGTERM)  # Python does not handle it
-            came: list[int] = []
-            signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
-            port.wake_at_signal(seg, 0, signal.SIGTERM)
-            for sequence in (const.VC_SEQ_MASK - 1, const.VC_SEQ_MASK, 0):
-                made.put_u64(at, vc_word(const.VC_OFFLINE, sequence, seg.me))
-                signal.raise_signal(signal.SIGTERM)
-                assert made.u64(at) == vc_word(const.VC_OFFLINE, sequence + 1, seg.me)
-            assert came == [signal.SIGTERM] * 3
-        finally:
-            remove(made)
-
-    assert ended(forked(child)) == 0
 
 
 def test_what_was_sent_after_the_supervisors_death_is_handled_by_the_next(notes: Notes) -> None:

@@ -4,21 +4,22 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 
-from ..machine.door cimport faa32, forked, futex_wait, ld16, ld32, ld64, now_ns, prefetchw, st64
+from ..machine.door cimport faa32, forked, ld16, ld32, ld64, now_ns, prefetchw, st64
 from ..kern.const cimport (
     FAST_STREAK, LONG_NS, NO_VCORE, OK, ON_DEATH_DEAD_LETTER, ON_DEATH_REDELIVER, PI_STOP, PI_WANT_ROOM, SLOT_SIZE, SL_QUEUE,
     SL_TYPE, VCPD_BATCHES, VCPD_DEAD_LETTERS, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED, VCPD_PARKS, VCPD_REDELIVERED, VCPD_REPORTED,
     VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY, VC_OFFLINE
 )
 from ..kern.layout cimport Msg, Seg, map_at, vcpd_at
-from ..kern.proc cimport is_running, startcore, vc_state
+from ..kern.proc cimport is_running, startcore, vc_next, vc_state
 from ..kern.ucq cimport slot_at
 from ..parlib.dead cimport deaths_of, post_letter, settle_message, verdict
 from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
-    VCore, after_handler, before_handler, cursor_of, handle_bits, poll_queue, vcore_entry, vcore_yield, work
+    VCore, after_handler, before_handler, cursor_of, disable_notifs, handle_bits, poll_queue, vcore_entry, vcore_yield, work
 )
+from .port cimport wait
 from .event cimport Event, EventBatch, fill_event, read_event
 
 cdef extern from "Python.h":
@@ -32,7 +33,7 @@ cdef class Dispatcher(VCore):
     cdef uint64_t vcpd, last_key
     cdef object last_handler
     cdef Event spare
-    cdef public object in_uthread_context
+    cdef public object in_uthread_context, interrupted
     cdef Watches watches
     cdef Msg letter
     cdef list held

@@ -250,6 +250,16 @@ class Dispatcher(VCore):
             return 1
         return handle_bits(self, cur)
 
+    @cython.binding(False)
+    def on_interrupt(self, signum, frame):
+        """The interrupt's signal handler: in user code, vcore context on top of it, the news first; then `interrupted`, the
+        host's part, which is told whether it was in user code."""
+        entered: cython.bint = not self.in_vcore_context
+        if entered:
+            disable_notifs(self)
+            work(self)
+        self.interrupted(entered)
+
     def let_signals_in(self):
         """Python's signal handlers run here; one may fork, and its child come back."""
         PyErr_CheckSignals()
@@ -302,11 +312,11 @@ class Dispatcher(VCore):
             # AWAY: it was given a core and did not move; nobody gives it another, it comes back by itself.
             if is_running(state) or state == VC_AWAY or ld32(s.mem, s.procinfo + PI_STOP) != 0:
                 break
-            # The word, then the signals: pairs with `up_on_signal`. The other way round one could be slept over.
-            self.let_signals_in()
             self.bump(VCPD_SYSCALLS, 1)
-            with cython.nogil:
-                futex_wait(s.mem, at, w, patience)
+            # A signal that comes meanwhile gives the word its next sequence number: no core.
+            wait(s, at, w, vc_next(w, vc_state(w), w >> 32), patience)
+            if forked(s.world):
+                self.report.impostor(None)
             if patience >= 0 and ld64(s.mem, at) == w and vc_state(w) == VC_OFFLINE:
                 startcore(s, self.vcoreid)
         self.bump(VCPD_WAKEUPS, 1)

@@ -9,9 +9,9 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    close_all_held, close_held, copy_in, faa32, forked, futex_wait, interrupt, ld32, ld64, lda32, lda64, mb, mem_t,
-    open_held, signal_wakes, src_t, st64, str32, str64, watch_forks, world_base, world_free, world_locks, world_new, world_open,
-    world_probe, world_t
+    arm, close_all_held, close_held, copy_in, disarm, faa32, forget_wait, forked, futex_wait, interrupt, ld32, ld64, lda32,
+    lda64, mb, mem_t, open_held, src_t, st64, still_armed, str32, str64, taken_from, wake_fd, watch_forks, world_base,
+    world_free, world_locks, world_new, world_open, world_probe, world_t
 )
 from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
 from ..kern.const cimport (
@@ -21,12 +21,16 @@ from ..kern.const cimport (
 from ..kern.event cimport (
     post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
 )
-from ..kern.layout cimport Msg, Seg, count, evq_at, map_at, slot_record_at
+from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
 from ..kern.proc cimport proc_state
 from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
+
+cdef int give_back(int former, int ours) except -1
+@cython.locals(error=int, ours=int, former=int, armed=bint)
+cdef int wait(Seg s, uint64_t at, uint64_t seen, uint64_t instead, int64_t timeout_ns) except -1
 
 @cython.final
 cdef class Mapping:

@@ -6,6 +6,8 @@ public API is bound to. No Python object is made between a claim and READY; ever
 
 import operator
 import os
+from signal import set_wakeup_fd
+from threading import main_thread
 
 import cython
 
@@ -127,11 +129,63 @@ class Attachment:
         world_free(self.world)
 
 
-def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None:
-    """Sleeps while the futex word at `at` is `seen`, at most `timeout_ns` (negative: no limit); lets signals in."""
-    with cython.nogil:
-        futex_wait(s.mem, at, seen, timeout_ns)
+def wait(s, at, seen, instead, timeout_ns):
+    """Sleeps while the futex word at `at` is `seen`, at most `timeout_ns` (negative: no limit). In the main thread Python's
+    signal handlers run, before the sleep and when a signal ends it, for which it changes the word to `instead`: to others
+    that must mean no more than `seen` did."""
+    if PyThread_get_thread_ident() != main_thread().ident:
+        with cython.nogil:
+            futex_wait(s.mem, at, seen, timeout_ns)
+        return 0
+    armed = False
+    while not armed and not forked(s.world):  # a signal handler may fork, and its child come back
+        error = arm(s.mem, at, seen, instead)
+        if error:
+            raise OSError(error, os.strerror(error))
+        ours = wake_fd()
+        try:
+            former = taken_from(set_wakeup_fd(ours))
+        except BaseException:
+            disarm()
+            raise
+        try:
+            # The wake-up fd, then the look: pairs with `up_on_urgent`. A signal is found here, or it changes the word.
+            PyErr_CheckSignals()
+            armed = still_armed()
+            if armed:
+                with cython.nogil:
+                    futex_wait(s.mem, at, seen, timeout_ns)
+        finally:
+            give_back(former, ours)
+            disarm()
     PyErr_CheckSignals()
+    return 0
+
+
+def give_back(former, ours):
+    """Gives Python's wake-up fd back to whom it belonged before a wait."""
+    try:
+        now: cython.int = set_wakeup_fd(former)
+    except (OSError, ValueError):
+        now = set_wakeup_fd(-1)  # closed without being taken back
+    if now != ours:
+        set_wakeup_fd(now)  # by a signal handler, meanwhile
+    return 0
+
+
+def forget_in_forked_child() -> None:
+    """A child that another thread has forked during a wait must not write to its parent's pipe."""
+    owed = forget_wait()
+    if owed != -2:
+        set_wakeup_fd(owed)
+
+
+os.register_at_fork(after_in_child=forget_in_forked_child)
+
+
+def wait_word(s: Seg, at: uint64_t, seen: uint64_t, timeout_ns: int64_t) -> None:
+    """`wait` on a word that only counts: a signal counts too."""
+    wait(s, at, seen, seen + 1, timeout_ns)
 
 
 def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
@@ -142,13 +196,6 @@ def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
 def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:
     """One byte into a vcore's FIFO."""
     interrupt(s.world, vcoreid)
-
-
-def wake_at_signal(s: Seg, vcoreid: uint64_t, signum: int) -> None:
-    """Sees to it that a signal, which Python handles already, is not slept over by the vcore that this process hosts."""
-    error = signal_wakes(s.mem, map_at(s, vcoreid), signum)
-    if error:
-        raise OSError(error, os.strerror(error))
 
 
 def current_thread() -> int:
@@ -236,21 +283,22 @@ class Sender:
         if self.on_full == ON_FULL_RAISE or not self.owner.may_block():
             return FULL
         count(s, AS_WAITS, 1)
+        self.msg = Msg()  # a signal handler that runs meanwhile may send with this Sender
         while True:
             at = room_word(s, self.mbox)
             seen = want_room(s, at)
-            # The try after being counted: room given before that would wake nobody.
-            status = self.put(msg, vcore)
-            if status == FULL:
-                with cython.nogil:
+            try:
+                # The try after being counted: room given before that would wake nobody.
+                status = self.put(msg, vcore)
+                if status == FULL:
                     # Room in the segment wakes us. A file system that was full tells nobody when it is not: hence once
                     # a second another try.
-                    futex_wait(s.mem, at, seen, 1000000000)
-            stop_wanting(s, at)
+                    wait(s, at, seen, seen + 1, 1000000000)
+            finally:
+                stop_wanting(s, at)
             if status != FULL:
                 return status
-            PyErr_CheckSignals()
-            self.check()  # a signal handler may fork, and its child come back
+            self.check()  # a forked child that came back
             if self.thread == 0:
                 self.owner.check_open()  # closed by another thread while we waited
 

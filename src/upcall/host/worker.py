@@ -26,7 +26,6 @@ import traceback
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..front import port
 from ..front.dispatch import Dispatcher
 from ..kern import const
 from ..kern.layout import slot_record_at, vcpd_at
@@ -144,6 +143,7 @@ class VCoreHost:
         self.in_main = False
         self.standby: Standby | None = None
         self.dispatcher.in_uthread_context = self.in_uthread_context
+        self.dispatcher.interrupted = self.interrupted
         self._register()
 
     def _register(self) -> None:
@@ -175,19 +175,17 @@ class VCoreHost:
         # Two opens: on one that also writes, our own reading would raise the signal, since it makes room to write.
         self.fifo = self.segment.attachment.open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         self.fifo_writer = self.segment.attachment.open_file(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        forks.on_signal(INTERRUPT, self.on_interrupt)
+        forks.on_signal(INTERRUPT, self.dispatcher.on_interrupt)
         fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
         fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
 
-    def on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """INTERRUPT: in user code, enter vcore context on top of it. The news first, the book-keeping then."""
-        if self.dispatcher.in_vcore_context:
-            self._empty_fifo()  # the loop looks at notif_pending by itself before it leaves
-            return
-        parlib.disable_notifs(self.dispatcher)
-        parlib.work(self.dispatcher)
+    def interrupted(self, entered: bool) -> None:
+        """INTERRUPT, after the news (`Dispatcher.on_interrupt`): the book-keeping. `entered`: user code was interrupted,
+        and this is vcore context on top of it; if not, the loop looks at notif_pending by itself before it leaves."""
         self._empty_fifo()
+        if not entered:
+            return
         bump = vcpd_at(self.seg, self.vcoreid) + const.VCPD_NOTIFS
         self.segment.put_u64(bump, self.segment.u64(bump) + 1)
         self._vcore_context()
@@ -319,7 +317,6 @@ def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
     if proc.definition.on_supervisor_death == "carry_on":
         host.standby = standby
     forks.on_signal(signal.SIGTERM, host.on_sigterm)
-    port.wake_at_signal(host.seg, vcoreid, signal.SIGTERM)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if standby.orphaned():
         host.on_sigterm(signal.SIGTERM, None)  # it has died before we asked to be told

@@ -1,4 +1,4 @@
-# The compiled life's door: names, types and widths of `upcall_machine.h`. `door.py` beside it is the interpreted one.
+# The compiled life's door: names, types and widths of the C headers. `door.py` beside it is the interpreted one.
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from "upcall_machine.h" nogil:
@@ -45,7 +45,6 @@ cdef extern from "upcall_machine.h" nogil:
     void copy_words "up_copy_words"(dst_t dst, mem_t m, uint64_t o, uint64_t n)
     int futex_wait "up_futex_wait"(mem_t m, uint64_t o, uint64_t expected, int64_t timeout_ns)
     uint64_t futex_wake "up_futex_wake"(mem_t m, uint64_t o, uint64_t n)
-    int signal_wakes "up_signal_wakes"(mem_t m, uint64_t o, int signum)
     uint64_t now_ns "up_now_ns"()
     void pause "up_pause"()
     world_t world_new "up_world_new"(int file, uint64_t size, uint32_t nfifos)
@@ -62,3 +61,11 @@ cdef extern from "upcall_machine.h" nogil:
     uint64_t interrupt "up_interrupt"(world_t w, uint64_t vcoreid)
     int watch_forks "up_watch_forks"()
     bint forked "up_forked"(world_t w)
+
+cdef extern from "upcall_signals.h" nogil:
+    int arm "up_arm"(mem_t m, uint64_t o, uint64_t expected, uint64_t instead)
+    int wake_fd "up_wake_fd"()
+    int taken_from "up_taken_from"(int former)
+    bint still_armed "up_still_armed"()
+    void disarm "up_disarm"()
+    int forget_wait "up_forget_wait"()

@@ -1,4 +1,4 @@
-/* upcall_machine.h: the only C of the project, and the only door to shared memory and to the world.
+/* upcall_machine.h: the only door to shared memory and to the world. With upcall_signals.h beside it, the C of the project.
  *
  * Words: a segment is `mem_t`, the address of its first byte; a place in it is an offset. Loads and stores are relaxed
  * C11 atomics unless their name says otherwise; order is made by the four fences, in the seed's sense:
@@ -20,7 +20,6 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,38 +146,6 @@ static inline uint64_t up_futex_wake(mem_t m, uint64_t o, uint64_t n)
     UP_STEP("futex_wake", o);
     long woken = syscall(SYS_futex, m + o, FUTEX_WAKE, (int)(n > 0x7fffffff ? 0x7fffffff : n), NULL, NULL, 0);
     return woken < 0 ? 0 : (uint64_t)woken;
-}
-
-/* A signal that is a wake. Python's handler only notes that it came, and the note is read between bytecodes: one that
- * comes after the last reading and before `up_futex_wait` would be slept over. So this one's handler also changes the
- * vcoremap word that its process sleeps on: the next sequence number, as with every change. One process, one such word. */
-static mem_t up_bed = NULL;
-static struct sigaction up_noted;
-
-static void up_on_signal(int signum)
-{
-    int saved = errno;
-    /* Noted, then the word: pairs with `sleep`, which reads the word, then the notes, then waits on what it read. */
-    up_noted.sa_handler(signum);
-    uint64_t w = up_ld64(up_bed, 0);
-    /* If somebody is quicker the word has changed too. */
-    up_cas64(up_bed, 0, w, (w & ~0xfffffff0ull) | ((w + 16) & 0xfffffff0u));
-    up_futex_wake(up_bed, 0, 1);
-    errno = saved;
-}
-
-/* Makes a signal that Python handles such a wake, for whoever sleeps on the word at `o`. 0, or an errno. */
-static inline int up_signal_wakes(mem_t m, uint64_t o, int signum)
-{
-    struct sigaction ours;
-    if (sigaction(signum, NULL, &up_noted))
-        return errno;
-    if (up_noted.sa_handler == SIG_DFL || up_noted.sa_handler == SIG_IGN || up_noted.sa_handler == up_on_signal)
-        return EINVAL;
-    up_bed = m + o;
-    ours = up_noted;
-    ours.sa_handler = up_on_signal;
-    return sigaction(signum, &ours, NULL) ? errno : 0;
 }
 
 static inline uint64_t up_now_ns(void)
