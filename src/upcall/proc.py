@@ -183,7 +183,9 @@ class Proc(Doors):
                 f"drop the flag or on_death={on_death!r}"
             )
         if isinstance(max_redeliveries, bool) or not isinstance(max_redeliveries, int):
-            raise TypeError(f"max_redeliveries={max_redeliveries!r} must be an int")
+            raise TypeError(
+                f"max_redeliveries={max_redeliveries!r} must be an int, not {builtins.type(max_redeliveries).__name__}"
+            )
         _number("max_redeliveries", max_redeliveries, 0, const.REDELIVERIES_MAX)
         self.definition.queues[name] = QueueSpec(
             name,
