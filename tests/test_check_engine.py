@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from upcall import _life
+from upcall.check import door
 from upcall.check.explore import Explorer
-from upcall.check.scenario import Plan, Scenario, scenario
+from upcall.check.plan import Plan, Scenario, scenario
 from upcall.check.verdict import Limits, State, Verdict
+
+
+def test_the_door_is_whole() -> None:
+    """Every name of the machine's door is one of the checker's."""
+    tree = ast.parse((Path(_life.ROOT) / "machine" / "door.py").read_text())
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+    assert names <= set(vars(door.make(lambda request: 0)))
 
 
 def explored(lay_out: Callable[[Scenario], object], model: str = "sc", **options: Any) -> Verdict:

@@ -107,4 +107,7 @@ def _bytes(ask: Callable[[tuple[Any, ...]], Any]) -> dict[str, Any]:
         for i in range(0, n, 8):
             dst[i : i + 8] = ask((LOAD, o + i, 8, RELAXED)).to_bytes(8, "little")
 
-    return {"copy_in": copy_in, "copy_out": copy_out, "copy_words": copy_words}
+    def bytes_at(m: Any, o: int, n: int) -> bytes:
+        return bytes(ask((LOAD, o + i, 1, RELAXED)) for i in range(n))
+
+    return {"copy_in": copy_in, "copy_out": copy_out, "copy_words": copy_words, "bytes_at": bytes_at}

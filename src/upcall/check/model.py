@@ -72,6 +72,12 @@ class Model:
         node: Node = self.nodes[actor]
         return node.kind == END
 
+    def share(self, words) -> None:
+        """Takes these words for shared from the start."""
+        for number in words:
+            if 0 <= number < self.words:
+                self.shared[cython.cast(uint64_t, number)] = 1
+
     def shared_words(self) -> list:
         """The words found to be shared so far."""
         return [k for k in range(self.words) if self.shared[k]]

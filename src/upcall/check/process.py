@@ -9,9 +9,9 @@ from typing import Any
 
 from ..kern import const
 from . import door, interp
+from .plan import Scenario
 from .program import Hub
 from .rewrite import compiled
-from .scenario import Scenario
 
 SMALL = (2, 2, 64, 8, 4, 8, 2)
 """max_vcores, max_queues, max_types, max_slots, page_slots, nr_pages, nr_spans: pages turn after four messages."""

@@ -26,9 +26,7 @@ import greenlet
 from .nodes import Node
 from .rewrite import in_loops
 
-OURS = {
-    os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py") for name in ("door", "program", "scenario")
-}
+OURS = {os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py") for name in ("door", "program", "plan")}
 """Files whose frames hold nothing but the request that they pass on."""
 KEPT = 4000
 """Greenlets kept at their last place; older ones are given up, and run again if they are needed."""

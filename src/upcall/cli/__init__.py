@@ -1,4 +1,4 @@
-"""The commands: `upcall run`, `send`, `ps`, `dead`, `dump`, `clean`, `demo`, `storm`, `bench`.
+"""The commands: `upcall run`, `send`, `ps`, `dead`, `dump`, `clean`, `demo`, `storm`, `bench`, `check`.
 
 Each command is a small module that imports what it needs when it is called, so that `upcall --help` is quick. Errors
 that a user can do something about become one line and exit code 1; wrong usage is click's, exit code 2; anything else
@@ -15,6 +15,7 @@ import click
 from .. import __version__
 from ..errors import UpcallError
 from .bench import bench
+from .check import check
 from .clean import clean
 from .dead import dead
 from .demo import demo
@@ -67,5 +68,5 @@ def main() -> None:
     """
 
 
-for command in (run, send, ps, dead, dump, clean, demo, storm, bench):
+for command in (run, send, ps, dead, dump, clean, demo, storm, bench, check):
     main.add_command(command)

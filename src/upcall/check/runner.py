@@ -1,0 +1,158 @@
+"""Running scenarios: one after the other or on all cores, and a violation brought to its fewest switches."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from .. import _life
+from ..errors import UpcallError
+from .explore import Explorer
+from .plan import SCENARIOS, Plan
+from .story import Story, tell
+from .verdict import Limits, Move, Verdict
+
+MINIMISE_S = 20.0
+"""How long to look for the same violation with fewer switches."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits."""
+
+    scenario: str
+    model: str = "sc"
+    deaths: int = 0
+    stops: int = 0
+    preemptions: int | None = None
+    seconds: float = 60.0
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job; with a violation, its story and the moves that lead there."""
+
+    job: Job
+    verdict: Verdict
+    story: Story | None = None
+    moves: tuple[Move, ...] = ()
+    switches: int | None = None
+    shared: tuple[int, ...] = ()
+
+
+def load(file: str) -> list[str]:
+    """Imports a file of scenarios; the names of those it registers. UpcallError if it has none."""
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UpcallError(f"{file}: no such file; give a Python file with functions marked @scenario")
+    before = set(SCENARIOS)
+    spec = importlib.util.spec_from_file_location(f"upcall_scenarios_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    found = [name for name in SCENARIOS if name not in before]
+    if not found:
+        raise UpcallError(f"{file} registers no scenario: mark functions with @upcall.check.scenario")
+    return found
+
+
+def own_jobs(models: Sequence[str], seconds: float) -> list[Job]:
+    """The default set: upcall's own scenarios, under these models."""
+    from . import scenarios
+
+    return scenarios.jobs(models, seconds)
+
+
+def run(job: Job, told: Callable[[Verdict], object] | None = None) -> Result:
+    """Explores; a violation is looked for again with as few switches as it needs."""
+    if job.file is not None and job.scenario not in SCENARIOS:
+        load(job.file)
+    plan = Plan(job.scenario, SCENARIOS[job.scenario])
+    try:
+        explorer = _explorer(plan, job, job.preemptions, job.seconds)
+        explorer.tell = told
+        verdict = explorer.run()
+        if verdict.violation is None:
+            return Result(job, verdict)
+        found, moves, switches = explorer, verdict.violation.moves, None
+        for bound in range(8):
+            fewer = _explorer(plan, job, bound, MINIMISE_S)
+            again = fewer.run().violation
+            if again is not None:
+                found, moves, switches = fewer, again.moves, bound
+                break
+        shared = tuple(found.shared_words())
+        return Result(job, verdict, tell(found, moves), tuple(moves), switches, shared)
+    finally:
+        plan.close()
+
+
+def _explorer(plan: Plan, job: Job, preemptions: int | None, seconds: float) -> Explorer:
+    limits = Limits(seconds=seconds, preemptions=preemptions)
+    return Explorer(plan, job.model, job.deaths, job.stops, limits)
+
+
+def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """All jobs, as they end; on several cores if `workers` says so."""
+    if workers <= 1 or len(jobs) <= 1:
+        yield from map(run, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
+        waiting = [pool.submit(run, job) for job in jobs]
+        try:
+            for ended in as_completed(waiting):
+                yield ended.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def save(result: Result, path: Path) -> None:
+    """Writes a violation to a file that `replay` reads."""
+    kept = {**asdict(result.job), "moves": result.moves, "shared": result.shared, "made_from": made_from()}
+    path.write_text(json.dumps(kept) + "\n")
+
+
+def replay(path: Path) -> tuple[Story, list[str]]:
+    """The story of a saved violation, and what has changed since it was saved. UpcallError for a file that is none."""
+    try:
+        kept: dict[str, Any] = json.loads(path.read_text())
+        moves = [(int(who), int(kind), int(choice)) for who, kind, choice in kept.pop("moves")]
+        shared = [int(word) for word in kept.pop("shared")]
+        before = dict(kept.pop("made_from"))
+        job = Job(**kept)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UpcallError(f"{path} is no saved violation of `upcall check`: {error}") from error
+    if job.file is not None:
+        load(job.file)
+    if job.scenario not in SCENARIOS:
+        raise UpcallError(f"{path}: there is no scenario {job.scenario!r} (any more)")
+    changed = [
+        f"{what}: {before.get(what)} then, {now} now" for what, now in made_from().items() if before.get(what) != now
+    ]
+    plan = Plan(job.scenario, SCENARIOS[job.scenario])
+    try:
+        explorer = _explorer(plan, job, None, MINIMISE_S)
+        explorer.share(shared)
+        return tell(explorer, moves), changed
+    finally:
+        plan.close()
+
+
+def made_from() -> dict[str, str]:
+    """What a saved violation depends on."""
+    return {"sources": _life.source_hash(_life.ROOT), "python": platform.python_version()}

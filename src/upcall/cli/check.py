@@ -1,0 +1,176 @@
+"""`upcall check`: explores everything that can happen, in upcall's own protocol or in scenarios of one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .show import console, json_option, print_json, table
+
+if TYPE_CHECKING:
+    from ..check.runner import Job, Result
+
+MODELS = ("sc", "tso")
+
+
+@click.command(short_help="Explore every interleaving, store buffer and death in scenarios.")
+@click.argument("scenarios", metavar="[FILE.py|SCENARIO]...", nargs=-1)
+@click.option("--model", type=click.Choice(MODELS), multiple=True, help="Memory models (default: both).")
+@click.option("--deaths", type=click.IntRange(0, 4), help="How many actors may be killed, before any access.")
+@click.option("--stops", type=click.IntRange(0, 4), help="How many may stop for ever, before any access.")
+@click.option("--preemptions", type=click.IntRange(0), help="Only runs with at most so many switches.")
+@click.option("--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Limit per exploration.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
+)
+@click.option("--list", "only_list", is_flag=True, help="List the scenarios.")
+@click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Write violations into this folder.")
+@click.option(
+    "--replay", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Tell a saved violation again."
+)
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the first story as a page."
+)
+@click.option("--all-steps", is_flag=True, help="Stories with the steps that nobody else could see.")
+@json_option
+def check(
+    scenarios: tuple[str, ...], model: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
+    seconds: float, jobs: int, only_list: bool, save: Path | None, replay: Path | None, page: Path | None,
+    all_steps: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
+    all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
+    @upcall.check.scenario.
+
+    A promise that can be broken is shown as a story, one row for each step, with as few switches as it needs. A verdict is
+    "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken.
+
+    \b
+    Models:
+      sc    every interleaving of accesses
+      tso   x86: stores wait in a buffer, and reach memory in order, later
+
+    \b
+    Examples:
+      upcall check
+      upcall check --list
+      upcall check my_lock.py --model tso --html story.html
+      upcall check my_lock.py --deaths 1 --save found/
+      upcall check --replay found/my_lock-tso.json
+    """
+    try:
+        from ..check import runner
+    except ImportError as error:
+        raise click.ClickException(
+            f"the checker needs greenlet and Cython ({error}): pip install 'upcall[check]'"
+        ) from None
+    if replay is not None:
+        story, changed = runner.replay(replay)
+        for line in changed:
+            click.echo(f"changed since it was saved: {line}", err=True)
+        click.echo("\n".join(story.lines(everything=all_steps)))
+        if page is not None:
+            page.write_text(story.page())
+        return
+    todo = _jobs(scenarios, model or MODELS, deaths, stops, preemptions, seconds)
+    if only_list:
+        click.echo("\n".join(dict.fromkeys(job.scenario for job in todo)))
+        return
+    results = _run(todo, jobs)
+    _report(results, as_json, all_steps)
+    broken = [result for result in results if result.story is not None]
+    if save is not None and broken:
+        save.mkdir(parents=True, exist_ok=True)
+        for result in broken:
+            runner.save(result, save / f"{result.job.scenario}-{result.job.model}.json")
+    if page is not None and broken and broken[0].story is not None:
+        page.write_text(broken[0].story.page())
+    if broken:
+        sys.exit(1)
+
+
+def _jobs(
+    asked: tuple[str, ...], models: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
+    seconds: float,
+) -> list[Job]:  # fmt: skip
+    """What to explore."""
+    from ..check.runner import Job, load, own_jobs
+
+    found: list[Job] = []
+    for name in asked:
+        if name.endswith(".py"):
+            for each in load(name):
+                found += [
+                    Job(each, model, deaths or 0, stops or 0, preemptions, seconds, str(Path(name).resolve()))
+                    for model in models
+                ]
+    names = [name for name in asked if not name.endswith(".py")]
+    if names or not asked:
+        own = own_jobs(models, seconds)
+        known = {job.scenario for job in own}
+        for name in names:
+            if name not in known:
+                raise click.ClickException(f"no scenario {name!r}: see upcall check --list, or give a FILE.py")
+        for job in own:
+            if not names or job.scenario in names:
+                changes: dict[str, Any] = {
+                    key: value
+                    for key, value in (("deaths", deaths), ("stops", stops), ("preemptions", preemptions))
+                    if value is not None
+                }
+                found.append(dataclasses.replace(job, **changes))
+    return found
+
+
+def _run(todo: list[Job], jobs: int) -> list[Result]:
+    """Runs all, with a line for each as it ends."""
+    from ..check.runner import run_all
+
+    start = time.monotonic()
+    results = []
+    for number, result in enumerate(run_all(todo, jobs), 1):
+        results.append(result)
+        verdict = result.verdict
+        said = "BROKEN" if not verdict.ok else "complete" if verdict.complete else verdict.why
+        click.echo(
+            f"[{number}/{len(todo)}] {result.job.scenario} ({result.job.model}): {said}, {verdict.states} states, "
+            f"{verdict.seconds:.1f} s",
+            err=True,
+        )
+    click.echo(f"{len(results)} exploration(s) in {time.monotonic() - start:.1f} s", err=True)
+    order = {(job.scenario, job.model): k for k, job in enumerate(todo)}
+    return sorted(results, key=lambda result: order[result.job.scenario, result.job.model])
+
+
+def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
+    if as_json:
+        print_json([_as_json(result) for result in results])
+        return
+    rows = [
+        (
+            result.job.scenario, v.model, v.deaths, v.stops,
+            "BROKEN" if not v.ok else "complete" if v.complete else v.why,
+            v.states, v.accesses, v.ran, f"{v.accesses / max(v.seconds, 1e-9):,.0f}", f"{v.seconds:.1f}",
+        )
+        for result in results
+        for v in (result.verdict,)
+    ]  # fmt: skip
+    columns = ("scenario", "model", "#deaths", "#stops", "verdict", "#states", "#accesses", "#run", "#accesses/s", "#s")
+    console().print(table("", columns, rows))
+    for result in results:
+        if result.story is not None:
+            click.echo("\n".join(result.story.lines(everything=all_steps)))
+
+
+def _as_json(result: Result) -> dict[str, Any]:
+    """One result for programs."""
+    found = dataclasses.asdict(result)
+    found["verdict"].pop("violation")
+    found["broken"] = result.story.broken if result.story is not None else None
+    return found
