@@ -337,6 +337,14 @@ def test_creating_a_segment_that_is_there_changes_nothing() -> None:
     discard("box")
 
 
+def test_drafts_of_starters_that_died_go_with_the_next_start() -> None:
+    path = made()
+    draft = path.parent / "draft-1-00000000"
+    draft.write_bytes(bytes(4096))
+    with running(Proc("box", vcores=1, memory=MEMORY)):
+        assert not draft.exists()
+
+
 def test_a_created_segment_can_be_opened_and_removed() -> None:
     segment = create("box", Geometry.for_memory(3, 1 << 22))
     other = open_segment("box")

@@ -324,7 +324,9 @@ def _header(name: str, geometry: Geometry, size: int) -> bytes:
 
 def make_fifos(segment: Segment) -> None:
     """Makes the FIFOs beside a segment that this process attends: only now is nobody left who might remove them. Those
-    that are there stay."""
+    that are there stay. Drafts go, which starters that died have left: no draft becomes the segment any more."""
+    for draft in segment.path.glob("draft-*"):
+        draft.unlink(missing_ok=True)
     for name in ("watch", *(f"vc{v}" for v in range(segment.geometry.max_vcores))):
         with contextlib.suppress(FileExistsError):
             os.mkfifo(segment.path / name, 0o600)
