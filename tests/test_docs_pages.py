@@ -67,3 +67,16 @@ def test_every_row_of_the_benchmark_is_explained() -> None:
     assert dict(re.findall(r"^\| `([\w-]+)` \| ([\w/]+) \|", page, re.M)) == {
         row.name: row.unit for row in ROWS.values()
     }
+
+
+def test_tests_that_the_pages_name_are_there() -> None:
+    """`test_file.py::test_name`, and `::test_other` after it for the same file."""
+    missing = []
+    for page in PAGES:
+        file = ""
+        for named, test in re.findall(r"`(test_\w+\.py)?(?:::)?(test_\w+)?`", page.read_text(encoding="utf-8")):
+            file = named or file
+            path = ROOT / "tests" / file
+            if file and not (path.is_file() and (not test or f"def {test}(" in path.read_text(encoding="utf-8"))):
+                missing.append(f"{page.name}: {file}::{test}")
+    assert missing == []
