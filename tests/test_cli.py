@@ -85,6 +85,18 @@ def said(running: subprocess.Popen[str], lines: int) -> list[str]:
     return sorted(running.stdout.readline().rstrip("\n") for _ in range(lines))
 
 
+def test_run_on_a_terminal_says_what_it_starts_and_how_to_stop_it(home: Path) -> None:
+    ours, theirs = os.openpty()
+    running = subprocess.Popen([*COMMAND, "run", "ingest:proc"], stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    with open(ours, "rb", buffering=0) as terminal:
+        assert terminal.read(200).strip() == b"starting ingest: 2 vcores; Ctrl-C stops it"
+        until(lambda: any(found.attended for found in inspect.snapshots()))
+        running.send_signal(signal.SIGINT)
+        assert running.communicate() == (b"", None)
+        assert running.returncode == 0
+
+
 @pytest.mark.parametrize("command", ["run", "send", "ps", "dump", "clean", "demo", "storm", "bench"])
 def test_help_has_examples(command: str) -> None:
     done = upcall(command, "--help")

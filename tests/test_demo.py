@@ -46,7 +46,7 @@ def test_what_a_user_sees() -> None:
     done = subprocess.run([*COMMAND, "--files", "3"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "the counts are equal to a plain count" in done.stdout
-    assert "system calls per event" in done.stdout
+    assert "system calls per million events" in done.stdout
     assert all(peer.what in done.stdout for peer in PEERS)
 
 

@@ -34,7 +34,11 @@ def run(target: tuple[str, str]) -> None:
       upcall run ingest:proc
       upcall run shop.orders:proc
     """
-    load(*target).run()
+    proc = load(*target)
+    if sys.stderr.isatty():
+        count = proc.definition.vcores
+        click.echo(f"starting {proc.name}: {count} vcore{'s' if count > 1 else ''}; Ctrl-C stops it", err=True)
+    proc.run()
 
 
 def load(module: str, attribute: str) -> Proc:

@@ -47,9 +47,8 @@ class Screen:
         equal = "equal to a plain count" if result["equal"] else "NOT EQUAL to a plain count: this is a bug"
         out.print(f"{result['events']:,} events, {result['words']:,} words: the counts are {equal}")
         rate, senders, vcores = result["events_per_s"], result["senders"], len(result["vcores"])
-        costs = (
-            f"{result['wakeups_per_event']:.2g} wake-ups and {result['syscalls_per_event']:.2g} system calls per event"
-        )
+        wakeups, syscalls = (round(1e6 * result[f"{what}_per_event"]) for what in ("wakeups", "syscalls"))
+        costs = f"{wakeups:,} wake-ups and {syscalls:,} system calls per million events"
         killed = "" if result["kills"] is None else f"and workers were killed {result['kills']:,} times meanwhile"
         out.print(f"{rate:,.0f} events/s from {senders} senders to {vcores} vcores, {killed or costs}")
         shares = [(v["id"], v["pid"], f"{v['events']:,}", f"{v['share']:.1%}") for v in result["vcores"]]
