@@ -148,6 +148,6 @@ class Lookout:
         again = settle(self.segment, self.seg, host.vcoreid, ended=host.pid)
         announce(self.seg)
         log.warning(
-            "%s/vcore %d: worker ended; %d event(s) in its hands will be handled again; nobody restarts it",
+            "%s/vcore %d: worker ended; %d event(s) were in its hands; nobody restarts it",
             self.segment.name, host.vcoreid, again or 0,
         )  # fmt: skip

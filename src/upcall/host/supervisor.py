@@ -383,7 +383,7 @@ class Supervisor:
         who = f"{self.proc.name}/vcore {worker.vcoreid}"
         if worker.fails < FAILING:
             log.warning(
-                "%s: worker ended (%s) after %.1f s; %d event(s) in its hands will be handled again; restart in %.2f s",
+                "%s: worker ended (%s) after %.1f s; %d event(s) were in its hands; restart in %.2f s",
                 who, worker.said, now - worker.started, again, pause,
             )  # fmt: skip
         elif worker.fails == FAILING:
