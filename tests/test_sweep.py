@@ -1,6 +1,6 @@
 """The exhaustive death sweep: every operation, killed or stopped before each of its accesses in turn (see `sweep`).
 
-`UPCALL_SWEEP=full` also stops before each access; without it, each is a death, and every third a stop.
+`UPCALL_SWEEP=full` also stops before each access; without it, each is a death, and every fifth a stop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from upcall import _life
 
 FULL = os.environ.get("UPCALL_SWEEP") == "full"
 HOW = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP}
-EVERY = {"killed": 1, "stopped": 1 if FULL else 3}
+EVERY = {"killed": 1, "stopped": 1 if FULL else 5}
 MARK = b"UPCALL_DEATHS"
 """In every module of the build that dies, and in no other."""
 

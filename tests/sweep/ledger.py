@@ -8,7 +8,7 @@ from typing import Any
 
 IDS = 256
 BEGUN, RETURNED = 1, 2
-_SENT, _HANDLED, _VICTIM, _AGAIN = 0, IDS, 2 * IDS, 3 * IDS
+_SENT, _HANDLED, _VICTIM, _TIMES = 0, IDS, 2 * IDS, 3 * IDS
 _BITS_SENT, _BITS_OWED, _BITS_HANDLED, _TORN = 1024, 1025, 1026, 1027
 _ORDER = 1040
 _TEXT = 2048
@@ -75,9 +75,8 @@ class Ledger:
             self.memory[_TORN] = 1
             return
         self.memory[(_VICTIM if victim else _HANDLED) + number] += 1
-        if ev.redelivered:
-            self.memory[_AGAIN + number] += 1
-        else:
+        self.memory[_TIMES + number] = ev.redeliveries
+        if not ev.redelivered:
             count = self.memory[_ORDER]
             self.memory[_ORDER] = count + 1
             self.memory[_ORDER + 1 + count] = number
@@ -125,9 +124,9 @@ class Ledger:
         """How often the victim has begun to."""
         return self.memory[_VICTIM + number]
 
-    def again(self, number: int) -> int:
-        """How often it was said to be a redelivery."""
-        return self.memory[_AGAIN + number]
+    def times(self, number: int) -> int:
+        """How many deaths it said that it had seen, when it was handled last."""
+        return self.memory[_TIMES + number]
 
     def lost(self) -> list[int]:
         """Events whose send has returned, and that nobody has handled."""

@@ -11,6 +11,7 @@ from sweep.world import QUEUE, TYPE, World
 from upcall import EventFlag
 from upcall.errors import MailboxFull
 from upcall.flags import WORK_QUEUE
+from upcall.kern import const
 
 Strike = Callable[[], Fate]
 
@@ -27,6 +28,11 @@ class Scene:
     flags: EventFlag = WORK_QUEUE
     queue: Any = None
     """What `Proc.queue` is told beside the flags."""
+    batch_max = 0
+    attended = True
+    """Whether the server is the supervisor of the segment."""
+    ledger: Ledger
+    program: Any
 
     def __init__(self, name: str, act: Callable[[Victim], None], **fields: Any) -> None:
         self.name, self.act = name, act
@@ -38,8 +44,6 @@ class Scene:
         """The process: one queue, one event type."""
         program.queue(QUEUE, flags=self.flags, **(self.queue or {}))
         program.on(TYPE)(print)
-
-    batch_max = 0
 
     def register(self, host: Any, number: int) -> None:
         """The handlers of a vcore."""
@@ -60,6 +64,13 @@ class Scene:
         except MailboxFull:
             ledger.take_back(number)
             raise
+        ledger.returned(number)
+
+    def post(self, mailer: Any, ledger: Ledger, number: int, size: int, private: bool) -> None:
+        """Mail to the first vcore, without a queue."""
+        ledger.begin(number)
+        status = mailer.post_vcore(TYPE, content(number, size), 0, private, *arguments(number, size).values())
+        assert status == const.OK
         ledger.returned(number)
 
     def play(self, w: World, strike: Strike) -> Fate:

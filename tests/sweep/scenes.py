@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sweep import letters, senders
+from sweep import letters, owners, senders, vcores
 
-SCENES = [*senders.SCENES, *letters.SCENES]
+SCENES = [*senders.SCENES, *vcores.SCENES, *owners.SCENES, *letters.SCENES]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -199,11 +197,7 @@ class MailScene(SenderScene):
     private = False
 
     def send(self, sender: Any, mailer: Any, ledger: Ledger, number: int, size: int) -> None:
-        ledger.begin(number)
-        args = arguments(number, size)
-        status = mailer.post_vcore(TYPE, content(number, size), 0, self.private, *args.values())
-        assert status == const.OK
-        ledger.returned(number)
+        self.post(mailer, ledger, number, size, self.private)
 
 
 class KernelScene(SenderScene):
@@ -246,13 +240,10 @@ class FullScene(SenderScene):
             return None
         at = mbox_at(w.at, w.event.queue_mbox(w.at, 0)) + const.MB_ROOM_WAITERS if self.limit else 0
         at = at or w.at.procinfo + const.PI_POOL_WAITERS
-        while not w.segment.u32(at):
-            found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
-            if found:
-                return status
-            time.sleep(0)
-        self._make_room(w)
-        return None
+        status = w.wait_for(pid, lambda: w.segment.u32(at))
+        if status is None:
+            self._make_room(w)
+        return status
 
     def _make_room(self, w: World) -> None:
         for v in range(self.vcores):

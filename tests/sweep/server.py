@@ -6,6 +6,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
+import resource
 import signal
 import sys
 import time
@@ -28,7 +29,7 @@ STEPS_MAX = 5000
 def sweep(scene: Any, page: Page, ledger: Ledger, how: int, every: int, first: int = 1) -> dict[str, Any]:
     """Plays a scene with a victim that dies or stops at its first, second ... access, until it comes to its end."""
     failures: list[str] = []
-    start = time.perf_counter()
+    start, used = time.perf_counter(), cpu_s()
     n = first
     w = World(scene, ledger)
     try:
@@ -42,6 +43,9 @@ def sweep(scene: Any, page: Page, ledger: Ledger, how: int, every: int, first: i
                 w.close()
                 w = World(scene, ledger)
             else:
+                if w.spoiled:
+                    w.close()
+                    w = World(scene, ledger)
                 if fate.ended and page.seen < n:
                     break
             n += every
@@ -49,7 +53,15 @@ def sweep(scene: Any, page: Page, ledger: Ledger, how: int, every: int, first: i
         signal.alarm(0)
         w.close()
     seconds = time.perf_counter() - start
-    return {"scene": scene.name, "accesses": page.seen, "played": n, "seconds": seconds, "failures": failures}
+    return {
+        "scene": scene.name, "accesses": page.seen, "played": n, "seconds": seconds, "cpu": cpu_s() - used,
+        "failures": failures,
+    }  # fmt: skip
+
+
+def cpu_s() -> float:
+    """Seconds of CPU that this server and its victims have used."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def play(scene: Any, w: World, page: Page, n: int, how: int) -> Fate:
