@@ -292,6 +292,29 @@ class Proc(Doors):
         self._running = None
         self._pid = 0
 
+    def restart(self, kill_after: float | None = None) -> int:
+        """Replaces the workers of the running process, one by one, and returns how many: each ends after what it has in
+        hand, or is killed after `kill_after` seconds. UpcallError if a new worker does not start (the others are left as
+        they are), if nobody supervises the process, or if its vcores are threads."""
+        done: int = self._ask({"do": "restart", "kill_after": kill_after})["restarted"]
+        return done
+
+    def scale(self, vcores: int, keep: bool = False) -> None:
+        """So many vcores from now on, until it is stopped. Fewer: the workers of the highest ids end after what they have
+        in hand. SegmentError, and nothing changed, while private mail waits for an id that would go (`keep`: it stays
+        there), if a queue sends to such a vcore, or if the segment has no room for so many. UpcallError as for
+        `restart`."""
+        if isinstance(vcores, bool) or not isinstance(vcores, int):
+            raise TypeError(f"vcores={vcores!r} must be an int, not {builtins.type(vcores).__name__}")
+        _number("vcores", vcores, 1, const.MAX_VCORES)
+        self._ask({"do": "scale", "vcores": vcores, "keep": bool(keep)})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        from .host.stopping import ask
+
+        self.handle()  # it runs here
+        return ask(self.name, request, lambda line: None)
+
     def drain(self, timeout: float | None = None) -> list[int]:
         """Returns when every event sent so far has been handled. Private mail of vcores that nobody hosts is left out:
         the list names those vcores. TimeoutError past `timeout` seconds."""

@@ -1,4 +1,5 @@
-"""The commands: `upcall run`, `send`, `ps`, `dead`, `dump`, `clean`, `demo`, `storm`, `bench`, `check`.
+"""The commands: `upcall run`, `stop`, `restart`, `scale`, `send`, `ps`, `dead`, `dump`, `clean`, `demo`, `storm`, `bench`,
+`check`.
 
 Each command is a small module that imports what it needs when it is called, so that `upcall --help` is quick. Errors
 that a user can do something about become one line and exit code 1; wrong usage is click's, exit code 2; anything else
@@ -21,8 +22,11 @@ from .dead import dead
 from .demo import demo
 from .dump import dump
 from .ps import ps
+from .restart import restart
 from .run import run
+from .scale import scale
 from .send import send
+from .stop import stop
 from .storm import storm
 
 __all__ = ["main"]
@@ -68,5 +72,5 @@ def main() -> None:
     """
 
 
-for command in (run, send, ps, dead, dump, clean, demo, storm, bench, check):
+for command in (run, stop, restart, scale, send, ps, dead, dump, clean, demo, storm, bench, check):
     main.add_command(command)

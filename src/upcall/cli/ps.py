@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def ps(name: str | None, as_json: bool) -> None:
     """List all processes, or show NAME with its vcores, queues and attached threads.
 
-    Reads the segments without the processes' help: it works when they are stuck, stopped or dead. A process that nobody
-    attends has no pid; what waits in its segment is handled when it is started again.
+    Reads the segments without the processes' help: it works when they are stuck, stopped or dead. A process without a
+    supervisor has no pid: its workers may carry on, but those that die are not replaced. Started again it takes them over,
+    or handles what waits if nobody is left. A vcore is FAILING when its worker dies at its start again and again.
 
     \b
     Examples:
@@ -39,8 +40,10 @@ def ps(name: str | None, as_json: bool) -> None:
 
 
 def state(process: ProcessInfo) -> str:
-    """The process's state; that of an unattended one is what it was last."""
-    return process.state if process.attended or process.error else f"{process.state} (unattended)"
+    """The process's state; that of one that nobody attends or watches is what it was last."""
+    if process.attended or process.error:
+        return process.state
+    return f"{process.state} ({'no supervisor' if process.watcher else 'unattended'})"
 
 
 def online(process: ProcessInfo) -> int:
@@ -93,6 +96,8 @@ def show_one(process: ProcessInfo) -> None:
     out = console()
     pid = f"pid {process.pid}, " if process.pid else ""
     click.echo(f"{process.name}: {state(process)}, {pid}{process.waiting} waiting, {mib(process)} MiB")
+    if process.watcher:
+        click.echo(f"no supervisor: worker {process.watcher} watches the others until upcall run takes them over")
     if process.error:
         click.echo(f"damaged: {process.error}")
     if process.dead:

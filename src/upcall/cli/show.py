@@ -58,3 +58,9 @@ def text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(text, value)) or "-"
     return str(value)
+
+
+def progress(line: dict[str, Any]) -> None:
+    """A line of what a supervisor does meanwhile, on stderr."""
+    pid = f" (pid {line['pid']})" if line.get("pid") else ""
+    click.echo(f"vcore {line['vcore']}{pid} {line['says']}", err=True)

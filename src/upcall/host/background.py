@@ -54,9 +54,11 @@ class Background:
         end = None if timeout is None else time.monotonic() + timeout
         if not has_ended(self.pidfd):
             # What a handler in hand leaves behind is decided now, not when the supervisor gets to it.
-            segment = self.proc.handle().segment
-            how = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
-            segment.put_u32(segment.seg.procinfo + const.PI_STOP, how)
+            with contextlib.suppress(NoSuchProcess):  # somebody else has stopped it just now
+                segment = self.proc.handle().segment
+                info = segment.seg.procinfo
+                if segment.u32(info + const.PI_SUPERVISOR_PID) == self.pid:  # and nobody has started another since
+                    segment.put_u32(info + const.PI_STOP, const.STOP_DRAIN if stop == "drain" else const.STOP_NOW)
             if not self.stopper:
                 number = signal.SIGTERM if stop == "drain" else signal.SIGINT
                 with contextlib.suppress(ProcessLookupError):

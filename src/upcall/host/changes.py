@@ -72,11 +72,13 @@ class Changes:
 
 def restart(of: Supervisor, kill_after: float | None) -> Change:
     """Replaces every worker, one after the other: the next one when the new one is online."""
-    replaced = 0
+    replaced: list[Worker] = []
     for worker in [worker for v, worker in sorted(of.workers.items()) if v < of.wanted]:
         yield from _replace(of, worker, kill_after)
-        replaced += 1
-    return {"restarted": replaced}
+        replaced.append(worker)
+        for done in replaced:
+            _must_run(done)  # it may have died since it was online
+    return {"restarted": len(replaced)}
 
 
 def after_take_over(of: Supervisor, others: Iterable[Worker]) -> Change:
@@ -99,13 +101,19 @@ def _replace(of: Supervisor, worker: Worker, kill_after: float | None) -> Change
         worker.restart_at = 0.0
     worker.fails = 0
     while worker.starts == before or not of.is_online(worker):
-        if worker.fails and worker.starts != before:
-            raise UpcallError(
-                f"vcore {worker.vcoreid}: its new worker ended at once ({worker.said}); the others were left as they are"
-            )
+        if worker.starts != before:
+            _must_run(worker)
         yield None
     yield {"vcore": worker.vcoreid, "pid": worker.pid, "says": "runs anew"}
     return {}
+
+
+def _must_run(worker: Worker) -> None:
+    """UpcallError if a new worker has died."""
+    if worker.fails:
+        raise UpcallError(
+            f"vcore {worker.vcoreid}: its new worker ended at once ({worker.said}); the others were left as they are"
+        )
 
 
 def _end(of: Supervisor, workers: list[Worker]) -> Change:

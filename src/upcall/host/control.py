@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CLIENTS_MAX = 16
 LINE_MAX = 4096
+SECONDS_MAX = 1e6
 
 
 def address(folder: int) -> str:
@@ -107,9 +108,9 @@ class Control:
                 of.stop(how or of.proc.definition.stop)
             case {"do": "restart" | "scale"} if of.stop_as:
                 raise ValueError("the process is being stopped")
-            case {"do": "restart", "kill_after": (int() | float() | None) as after} if after is None or after >= 0:
+            case {"do": "restart", "kill_after": (int() | float() | None) as after} if _seconds(after):
                 of.changes.begin(changes.restart(of, after), functools.partial(self._say, client))
-            case {"do": "scale", "vcores": int() as count, "keep": bool() as keep} if count >= 1:
+            case {"do": "scale", "vcores": int() as count, "keep": bool() as keep} if count >= 1 and count is not True:
                 of.changes.begin(changes.scale(of, count, keep), functools.partial(self._say, client))
             case _:
                 raise ValueError("not a request of this version")
@@ -167,6 +168,11 @@ class Control:
         self.listener.close()
         for client in self.clients:
             client.link.close()
+
+
+def _seconds(value: float | None) -> bool:
+    """Whether it is a time that can be waited for, or none."""
+    return value is None or (not isinstance(value, bool) and 0 <= value <= SECONDS_MAX)
 
 
 def stopped(removed: bool, left: str) -> Line:

@@ -115,6 +115,11 @@ def publish(segment: Segment, supervisor: Seg) -> None:
 def tell_to_stop(segment: Segment, seg: Seg, vcores: Iterable[int], how: int) -> None:
     """Tells every worker to stop, STOP_DRAIN or STOP_NOW, and wakes these."""
     segment.put_u32(seg.procinfo + const.PI_STOP, how)
+    nudge(seg, vcores)
+
+
+def nudge(seg: Seg, vcores: Iterable[int]) -> None:
+    """Has vcores look, asleep or in user code."""
     for v in vcores:
         port.add_word(seg, vcpd_at(seg, v) + const.VCPD_NOTIF_PENDING, 1)
         startcore(seg, v)

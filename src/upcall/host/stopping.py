@@ -17,11 +17,13 @@ from ..kern import const
 from ..kern.layout import Seg
 from .changes import Line
 from .control import address, stopped
-from .owner import attend, finish, left_over, publish, tell_to_stop
+from .owner import attend, finish, left_over, nudge, publish, tell_to_stop
 from .segment import Segment, folder, is_in_place, make_fifos, open_segment
 from .settle import Host, host_name, open_host, pid_of, settle
 from .slots import PATIENCE_S
 
+TELL_S, TELL_MAX_S = 0.05, 1.0
+"""When to tell those that stop once more, as the supervisor does."""
 Say = Callable[[Line], object]
 KINDS: dict[str, type[Exception]] = {name: getattr(errors, name) for name in errors.__all__} | {
     "ValueError": ValueError
@@ -34,7 +36,7 @@ def ask(name: str, request: Line, say: Say, timeout: float | None = None) -> Lin
     NoSuchProcess; UpcallError if nobody supervises it, or its supervisor dies meanwhile; TimeoutError past `timeout`
     seconds: what was asked for goes on. Other errors are the supervisor's own."""
     end = None if timeout is None else time.monotonic() + timeout
-    link = _connect(name, end)
+    link = _connect(name)
     if link is None:
         raise UpcallError(
             f"nobody supervises {name!r}: start it again (upcall run), which takes over the workers that live, or stop it"
@@ -54,7 +56,7 @@ def stop(name: str, how: str | None, say: Say, timeout: float | None = None) -> 
     asked = False
     while True:
         try:
-            link = _connect(name, end)
+            link = _connect(name)
             done = None if link is not None else stop_workers(name, how or "drain", say, _left(end))
         except NoSuchProcess:
             if not asked:
@@ -72,7 +74,7 @@ def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
 
 
-def _connect(name: str, end: float | None) -> socket.socket | None:
+def _connect(name: str) -> socket.socket | None:
     """A connection to the supervisor; None if there is none. UpcallError if there is one that does not listen."""
     patience = time.monotonic() + PATIENCE_S
     while True:
@@ -80,7 +82,7 @@ def _connect(name: str, end: float | None) -> socket.socket | None:
         try:
             if not segment.is_attended():
                 return None
-            link = _dial(segment, end)
+            link = _dial(segment)
             if link is not None:
                 return link
             pid = pid_of(segment, segment.u64(segment.seg.procinfo + const.PI_SUPERVISOR))
@@ -97,16 +99,16 @@ def _connect(name: str, end: float | None) -> socket.socket | None:
         time.sleep(0.01)
 
 
-def _dial(segment: Segment, end: float | None) -> socket.socket | None:
+def _dial(segment: Segment) -> socket.socket | None:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        link.settimeout(_left(end))
+        link.settimeout(PATIENCE_S)
         at = os.open(segment.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             link.connect(address(at))
         finally:
             os.close(at)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):  # not yet, no more, or many others before us
         link.close()
         return None
     except BaseException:
@@ -185,14 +187,17 @@ def _end_hosts(segment: Segment, seg: Seg, how: int, say: Say, end: float | None
 
 
 def _wait_for_all(segment: Segment, seg: Seg, hosts: dict[int, Host], say: Say, end: float | None) -> None:
-    poll, left = select.poll(), dict(hosts)
+    poll, left, pause = select.poll(), dict(hosts), TELL_S
     for pidfd in left:
         poll.register(pidfd, select.POLLIN)
     while left:
-        ended = poll.poll(None if end is None else max(0, (end - time.monotonic()) * 1000))
-        if not ended:
+        ended = poll.poll(min(pause, PATIENCE_S if end is None else max(0.0, end - time.monotonic())) * 1000)
+        if not ended and end is not None and time.monotonic() >= end:
             who = ", ".join(f"vcore {host.vcoreid} (pid {host.pid})" for host in left.values())
             raise TimeoutError(f"process {segment.name!r} still stops: {who} has not ended")
+        if not ended:
+            pause = min(2 * pause, TELL_MAX_S)
+            nudge(seg, [host.vcoreid for host in left.values()])
         for pidfd, _ in ended:
             poll.unregister(pidfd)
             host = left.pop(pidfd)

@@ -37,7 +37,7 @@ from . import fingerprint
 from .changes import Changes, after_take_over
 from .control import Control
 from .definition import Program
-from .owner import finish, left_over, living, open_for_owner, tell_to_stop, write_tables
+from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
 from .stops import StopSignals, held
 from .watch import Watcher
@@ -46,10 +46,12 @@ from .worker import EXIT_HOSTED, describe_exit, worker_process
 log = logging.getLogger("upcall")
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
+TELL_S = 0.05
+TELL_MAX_S = 1.0
+"""One that is to end is told again, after pauses that double: a signal that comes just before user code enters a system
+call is slept over there, and nobody can see that."""
 STEADY_S = 10.0
 """A worker that lived so long has started well: its next restart is at once."""
-FAILING = 5
-"""So many deaths in a row, each soon after the start and with nothing handled: reported."""
 
 
 @dataclass
@@ -71,6 +73,9 @@ class Worker:
     asked: bool = False
     """It was asked to end: that will be no death."""
     kill_at: float | None = None
+    tell_at: float | None = None
+    """When to tell it to end once more, and after which pause then."""
+    tell_pause: float = 0.0
     said: str = ""
     """How its last process ended."""
 
@@ -249,6 +254,8 @@ class Supervisor:
             for v in self.workers:
                 self._kill(v)
         tell_to_stop(self.segment, self.seg, self.workers, self.stop_as)
+        for worker in self.workers.values():
+            self._tell_again(worker, TELL_S)
 
     def ask_to_end(self, worker: Worker, kill_after: float | None = None) -> None:
         """Asks a worker to end after what is in hand; kills it if it has not after so many seconds."""
@@ -258,6 +265,10 @@ class Supervisor:
             at = vcpd_at(self.seg, worker.vcoreid) + const.VCPD_LEAVE
             self.segment.put_u64(at, host_name(self.segment, worker.vcoreid))
             self._send(worker, signal.SIGTERM)
+            self._tell_again(worker, TELL_S)
+
+    def _tell_again(self, worker: Worker, pause: float) -> None:
+        worker.tell_at, worker.tell_pause = time.monotonic() + pause, min(2 * pause, TELL_MAX_S)
 
     def _kill(self, vcoreid: int) -> None:
         """Ends a worker that hangs; what follows is as for any death."""
@@ -310,7 +321,7 @@ class Supervisor:
     def _pause(self) -> float | None:
         """For how long there is nothing to do but to wait for events."""
         due = [w.restart_at for w in self.workers.values() if w.restart_at is not None and not self.held]
-        due += [w.kill_at for w in self.workers.values() if w.kill_at is not None]
+        due += [at for w in self.workers.values() for at in (w.kill_at, w.tell_at) if at is not None]
         due += [] if self.look_at is None else [self.look_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
@@ -323,6 +334,12 @@ class Supervisor:
             worker.kill_at = None
             log.warning("%s/vcore %d: has not ended when asked: killed", self.proc.name, worker.vcoreid)
             self._send(worker, signal.SIGKILL)
+        if worker.tell_at is not None and worker.tell_at <= now:
+            if self.stop_as:
+                nudge(self.seg, [worker.vcoreid])
+            else:
+                self._send(worker, signal.SIGTERM)
+            self._tell_again(worker, worker.tell_pause)
         if worker.restart_at is not None and self.stop_as:
             worker.restart_at = None
         elif worker.restart_at is not None and worker.restart_at <= now and not self.held:
@@ -340,7 +357,7 @@ class Supervisor:
         """A worker has ended: settles what it held, and plans what comes next."""
         self.selector.unregister(worker.pidfd)
         pid, status = worker.pid, self._wait_for(worker)
-        asked, worker.asked, worker.kill_at = worker.asked, False, None
+        asked, worker.asked, worker.kill_at, worker.tell_at = worker.asked, False, None, None
         worker.said = "taken over, so nobody knows how" if status is None else describe_exit(status)
         again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
         if status is not None and os.waitstatus_to_exitcode(status) == EXIT_HOSTED and self._find(worker):
@@ -381,12 +398,12 @@ class Supervisor:
         self.segment.put_u64(vcpd + const.VCPD_RESTARTS, self.segment.u64(vcpd + const.VCPD_RESTARTS) + 1)
         self.segment.put_u64(vcpd + const.VCPD_FAILS, worker.fails)
         who = f"{self.proc.name}/vcore {worker.vcoreid}"
-        if worker.fails < FAILING:
+        if worker.fails < const.FAILING:
             log.warning(
                 "%s: worker ended (%s) after %.1f s; %d event(s) were in its hands; restart in %.2f s",
                 who, worker.said, now - worker.started, again, pause,
             )  # fmt: skip
-        elif worker.fails == FAILING:
+        elif worker.fails == const.FAILING:
             log.error(
                 "%s: its worker has died %d times in a row soon after its start (%s): tried again every %.0f s at least, "
                 "without further reports; the other vcores go on",

@@ -228,6 +228,7 @@ class VCoreHost:
     def in_uthread_context(self, function: Any, *args: Any) -> None:
         """Runs user code with notifications on."""
         self._vcore_context()
+        self._leave_main()  # what we were told in vcore context interrupts nobody
         try:
             function(*args)
         except BaseException as error:

@@ -236,7 +236,7 @@ class Reader:
             yield VCoreInfo(
                 id=v,
                 pid=self.name_pid(host),
-                state=called(VC_STATES, word & 15),
+                state=self.vcore_state(v, word & 15),
                 alive=self.name_alive(host),
                 pending=pending,
                 private=private,
@@ -244,6 +244,13 @@ class Reader:
                 flags=names_of_bits(VC_FLAGS, self.u32(at + const.VCPD_FLAGS)),
                 **{name: self.u64(at + const.NUMBERS[f"VCPD_{name.upper()}"]) for name in VCORE_COUNTERS},
             )
+
+    def vcore_state(self, v: int, state: int) -> str:
+        """The name of a vcore's state; FAILING if it has no host, since that dies at its start again and again."""
+        fails = self.u64(vcpd_at(self.seg, v) + const.VCPD_FAILS)
+        if state == const.VC_NOHOST and fails >= const.FAILING and self.alive(SUPERVISOR_SLOT):
+            return "FAILING"
+        return str(called(VC_STATES, state))
 
     def queues(self) -> Iterator[QueueInfo]:
         """The event queues."""

@@ -34,7 +34,7 @@ STOPS = {0: None, const.STOP_DRAIN: "drain", const.STOP_NOW: "now"}
 SLOT_COUNTERS = ("sent", "indirs", "wakes", "syscalls", "waits")
 VCORE_COUNTERS = (
     "handled", "batches", "errors", "unhandled", "parks", "wakeups", "notifs", "syscalls", "redelivered", "dropped",
-    "dead_letters", "reported", "restarts", "taken_over",
+    "dead_letters", "reported", "restarts", "taken_over", "fails",
 )  # fmt: skip
 
 
@@ -53,9 +53,9 @@ def names_of_bits(table: dict[int, str], value: int) -> str:
 @dataclass(frozen=True)
 class VCoreInfo:
     """One vcore. `pid` is its host's, None while it has none; `state` is its word in the vcoremap (ONLINE, OFFLINE: its
-    host sleeps, NOHOST, ...); `alive` whether its host lives; `pending` the events that wait in its own two mailboxes,
-    `private` those of them that only it may handle. The counters are its hosts', since the segment was made; `syscalls`
-    are those spent on parking."""
+    host sleeps, NOHOST, ...), or FAILING: its worker dies at its start again and again (`fails` times in a row); `alive`
+    whether its host lives; `pending` the events that wait in its own two mailboxes, `private` those of them that only it
+    may handle. The counters are its hosts', since the segment was made; `syscalls` are those spent on parking."""
 
     id: int
     pid: int | None
@@ -79,6 +79,7 @@ class VCoreInfo:
     reported: int
     restarts: int
     taken_over: int
+    fails: int
 
 
 @dataclass(frozen=True)

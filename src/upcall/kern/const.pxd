@@ -48,6 +48,7 @@ cdef enum:
     LONG_NS = 20000     # a handler that took longer makes its queue a slow one
     FAST_STREAK = 8     # so many short handlers in a row make its queue a fast one
     NOT_SEEN = 0xFFFF   # of a page: nothing was in hand, but some messages wait to be delivered again
+    FAILING = 5         # deaths in a row soon after the start: reported, and shown as a state
     SKIP_MAX = 32       # unfinished slots that a consumer passes over before it starts again at the first
 
     # ---- header (page 0 of the file) ------------------------------------------------------------------------------
