@@ -59,7 +59,7 @@ def ledger() -> Iterator[Ledger]:
 
 
 @pytest.mark.parametrize(
-    "how", [(), ("--thread",), ("--supervisor",), ("--vcores", "1", "--senders", "1")], ids=" ".join
+    "how", [(), ("--thread",), ("--no-supervisor",), ("--vcores", "1", "--senders", "1")], ids=" ".join
 )
 def test_nothing_is_lost_in_a_storm(how: tuple[str, ...], temporary: Path) -> None:
     done = subprocess.run([*COMMAND, "--seconds", "3", "--seed", "1", "--json", *how], capture_output=True, text=True)

@@ -15,7 +15,7 @@ from .show import json_option
 @click.option("--seconds", type=click.FloatRange(0.1), default=30.0, show_default=True, help="How long.")
 @click.option("--rate", type=click.FloatRange(0.1, 1000), default=20.0, show_default=True, help="Hits a second.")
 @click.option("--seed", type=click.IntRange(0), help="Of the choice whom to hit, and what to send (default: random).")
-@click.option("--supervisor", is_flag=True, help="Hit the supervisor, too, now and then; another one takes over.")
+@click.option("--supervisor/--no-supervisor", default=True, help="Hit it, too, now and then; another one takes over.")
 @click.option("--thread", is_flag=True, help="With a queue whose handlers run in uthread context, and are interrupted.")
 @click.option("--peer", "peers", metavar="NAME", multiple=True, help="Another system instead, or all; again for more.")
 @click.option("--tries", type=click.IntRange(1), default=30, show_default=True, help="With --peer: kills, one each.")
@@ -32,7 +32,8 @@ def storm(
     tries: int,
     as_json: bool,
 ) -> None:
-    """Kill and stop senders and workers of a process at random while events of every kind are sent, and check the books.
+    """Kill and stop senders, workers and the supervisor of a process at random while events of every kind are sent, and
+    check the books.
 
     Each event whose send returned must be handled at least once; again only after a death, once for each; in order; and
     nothing may be left over or hang. Exit code 1 if anything is wrong; then the segment is kept, and its place printed.

@@ -74,6 +74,7 @@ class Killer:
         self.rng, self.rate, self.targets, self.on_hit, self.ways = rng, rate, targets, on_hit, deeds
         self.next = time.monotonic() + self.pause()
         self.stopped: list[Stopped] = []
+        self.dying: set[int] = set()
         self.deeds: Counter[tuple[str, str]] = Counter()
         self.missed = 0
 
@@ -100,6 +101,7 @@ class Killer:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(one.pidfd, one.then)
             if one.then == signal.SIGKILL:
+                self.dying.add(one.pid)
                 self.on_hit()
         os.close(one.pidfd)
 
@@ -107,7 +109,8 @@ class Killer:
         """Kills or stops somebody."""
         found = self.targets()
         supervisor = "supervisor" in found and self.rng.random() < SUPERVISOR_SHARE
-        idle = {one.pid for one in self.stopped}
+        self.dying &= {pid for those in found.values() for pid in those}
+        idle = self.dying | {one.pid for one in self.stopped}
         many = [
             (role, pid)
             for role, those in found.items()

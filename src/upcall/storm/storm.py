@@ -43,7 +43,7 @@ class Plan:
     seconds: float = 30.0
     rate: float = 20.0
     seed: int = 0
-    supervisor: bool = False
+    supervisor: bool = True
     thread: bool = False
 
 

@@ -30,6 +30,7 @@ from .killer import hold
 from .ledger import Ledger
 from .participants import fork, log_problems, logged
 from .peers import Channel, Peer, peers
+from .sender import BURST_MAX, PAUSE_MAX_S
 from .target import ID, known_bytes
 
 SENDERS = 2
@@ -43,8 +44,6 @@ QUIET_S = 0.5
 
 LOOK_S = 0.01
 FRESH = 100
-BURST_MAX = 64
-PAUSE_MAX_S = 0.004
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,8 @@ class Try:
                 self.ledger.bytes[sends + number] = books.BEGUN
                 send(ID.pack(number, 0, length, seat, 0) + known_bytes(number, length))
                 self.ledger.bytes[sends + number] = books.RETURNED
-            time.sleep(rng.random() * PAUSE_MAX_S)
+            if rng.random() < 0.5:
+                time.sleep(rng.random() * PAUSE_MAX_S)
         close()
 
     # Outside
