@@ -182,6 +182,25 @@ def test_reference_to_no_block_has_no_capacity(bench: Bench, ref: int) -> None:
     assert bench.arena.block_capacity(bench.at, ref) == 0
 
 
+@pytest.mark.parametrize("scavenger", ["alive", "dead"])
+def test_block_of_a_span_that_is_looked_at_stays_its_owners(bench: Bench, scavenger: str) -> None:
+    """`uncarve` marks the span before it looks at the blocks: meanwhile they are read and given back, and if it dies then
+    the span stays carved."""
+    owner, other, third = bench.actor(), bench.actor(), bench.actor()
+    block, held = bench.arena.alloc_block(owner, 600), bench.arena.alloc_block(owner, 600)
+    at = bench.layout.span_at(bench.at, (block & 0xFFFFFFFF) - 1)
+    kind = bench.get(at) >> 4 & 15
+    bench.set(at, const.SPAN_LEAVING | kind << 4 | 7 << 8 | other.me << 32)
+    assert bench.arena.block_capacity(owner, block) == 1024
+    assert bench.arena.return_block(owner, block)
+    if scavenger == "dead":
+        bench.kill(other)
+    bench.arena.scavenge_arena(third)
+    assert bench.get(at) & 15 == (const.SPAN_SMALL if scavenger == "dead" else const.SPAN_LEAVING)
+    assert bench.arena.block_capacity(owner, held) == 1024
+    assert bench.arena.return_block(owner, held)
+
+
 def test_large_block_that_claims_more_spans_than_there_are_has_no_capacity(bench: Bench) -> None:
     seg = bench.actor()
     block = bench.arena.alloc_block(seg, 2 * SPAN)

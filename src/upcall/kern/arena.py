@@ -47,6 +47,7 @@ if not cython.compiled:
         SPAN_CLAIMED,
         SPAN_FREE,
         SPAN_LARGE,
+        SPAN_LEAVING,
         SPAN_SIZE,
         SPAN_SMALL,
         SPANS_TRIED,
@@ -149,14 +150,15 @@ def carve(s: Seg, span: int, c: int) -> None:
 
 
 def uncarve(s: Seg, span: int) -> int:
-    """SMALL -> FREE if all its blocks are free. Returns 1 if it was."""
+    """SMALL -> FREE if all its blocks are free. Returns 1 if it was. On the way the span is LEAVING, not CLAIMED: its blocks
+    may be in use, and their references hold all the same."""
     at = span_at(s, span) + SP_WORD
     w = ld64(s.mem, at)
     if (w & 15) != SPAN_SMALL:
         return 0
     c = span_class(w)
     gen = ((w >> 8) + 1) & GEN_MASK
-    mine = word(SPAN_CLAIMED, gen, s.me)
+    mine = word(SPAN_LEAVING | (c << 4), gen, s.me)
     if not cas64(s.mem, at, w, mine):
         return 0
     # The mark before the look (the compare-and-swap is a full fence): pairs with the second look in `take_block`. Each
@@ -330,7 +332,10 @@ def block_capacity(s: Seg, ref: int) -> int:
         if (w & 15) != SPAN_LARGE or n == 0 or n > s.nr_spans - span:
             return 0
         return n * SPAN_SIZE
-    if (w & 15) != SPAN_SMALL or span_class(w) >= SMALL_CLASSES or block >= blocks_in(span_class(w)):
+    # LEAVING: somebody looks whether the span can be freed, and will find this block in use.
+    if (w & 15) != SPAN_SMALL and (w & 15) != SPAN_LEAVING:
+        return 0
+    if span_class(w) >= SMALL_CLASSES or block >= blocks_in(span_class(w)):
         return 0
     return u64(1) << (SMALL_SHIFT + span_class(w))
 
@@ -445,6 +450,11 @@ def scavenge_span(s: Seg, span: int) -> int:
     at = span_at(s, span)
     w = lda64(s.mem, at + SP_WORD)
     state = w & 15
+    if state == SPAN_LEAVING and name_is_dead(s, w >> 32):
+        # Whoever looked at its blocks died before it could say what it found.
+        cas64(s.mem, at + SP_WORD, w, SPAN_SMALL | (span_class(w) << 4) | (((w >> 8) & GEN_MASK) << 8))
+        w = lda64(s.mem, at + SP_WORD)
+        state = w & 15
     if state == SPAN_SMALL and span_class(w) < SMALL_CLASSES:
         found = scavenge_small(s, span, span_class(w))
         return found + uncarve(s, span)

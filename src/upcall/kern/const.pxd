@@ -240,6 +240,7 @@ cdef enum:
     SPAN_SMALL = 2
     SPAN_LARGE = 3
     SPAN_BODY = 4
+    SPAN_LEAVING = 5    # carved, and the named actor looks whether all its blocks are free
     BLOCK_FREE = 0
     BLOCK_HELD = 1
     SMALL_SHIFT = 9     # the smallest class: 512 bytes
