@@ -48,7 +48,7 @@ def check(*args: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_upcalls_own_scenario() -> None:
-    done = check("send_to_sleeper", "--json")
+    done = check("one_sends_usual", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [(each["verdict"]["model"], each["verdict"]["complete"]) for each in found] == [("sc", True), ("tso", True)]

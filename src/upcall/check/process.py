@@ -44,7 +44,7 @@ class Process:
     def __init__(self, s: Scenario, *, vcores: int = 1, geometry: tuple[int, ...] = SMALL) -> None:
         self.s = s
         life = s.protocol()
-        self.kern, self.parlib = life.kern, life.parlib
+        self.life, self.kern, self.parlib = life, life.kern, life.parlib
         self.check_key = "process"
         self.geometry = geometry
         self.vcores = vcores
@@ -101,7 +101,7 @@ class Process:
 
     # ---- actors --------------------------------------------------------------------------------------------------
 
-    def sender(self, name: str, *args: int, queue: int = 0, ev_type: int = TYPE) -> None:
+    def sender(self, name: str, *args: int, queue: int = 0, ev_type: int = TYPE, mortal: bool = True) -> None:
         """An actor that sends these messages to a queue, and notes each send that has returned well."""
         seg, s = self.attach(), self.s
         send_event = self.kern.event.send_event
@@ -113,10 +113,11 @@ class Process:
                 s.note("sent", args[i], status)
                 i += 1
 
-        s.actor(sends, name=name, slot=seg.my_slot)
+        s.actor(sends, name=name, slot=seg.my_slot, mortal=mortal)
 
-    def vcore(self, vcoreid: int, *, asleep: bool = True, name: str = "") -> Any:
-        """An actor that hosts a vcore: works, yields, sleeps, wakes, for ever. `asleep`: that is how it starts."""
+    def vcore(self, vcoreid: int, *, asleep: bool = True, user: bool = False, mortal: bool = True) -> Any:
+        """An actor that hosts a vcore: works, yields, sleeps, wakes, for ever. `asleep`: that is how it starts. `user`: in
+        place of sleeping it runs user code, which only the interrupt ends."""
         seg = self.attach()
         vc = self.recorder(seg, vcoreid)
         vc.note = self.s.note
@@ -127,16 +128,26 @@ class Process:
         if asleep:
             while not parlib.vcore_yield(vc):
                 parlib.work(vc)
+        s = self.s
 
         def lives() -> None:
             if asleep:
                 vc.sleep()
             while True:
-                if parlib.work(vc) == 0 and parlib.vcore_yield(vc):
-                    vc.sleep()
+                if parlib.work(vc) == 0:
+                    if not user:
+                        if parlib.vcore_yield(vc):
+                            vc.sleep()
+                        continue
+                    # An interrupt in vcore context is thrown away: whoever leaves it looks at the news itself.
+                    s.interrupt(vcoreid)
+                    s.rest(vcoreid)
+                    if parlib.leave_vcore_context(vc):
+                        s.rest(vcoreid)
+                        parlib.disable_notifs(vc)
 
         self.hosts[vcoreid] = seg
-        self.s.actor(lives, name=name or f"vcore {vcoreid}", slot=seg.my_slot)
+        s.actor(lives, name=f"vcore {vcoreid}", slot=seg.my_slot, mortal=mortal)
         return vc
 
     def supervisor(self, *names: str) -> None:
@@ -175,7 +186,7 @@ def _recorder(life: ModuleType) -> type:
     d = life.machine.door
 
     class Recorder(base):  # type: ignore[misc,valid-type]
-        """Notes ("got", arg) of messages and ("bit", type) of bits."""
+        """Notes ("got", arg) and ("on", arg, vcore) of messages, ("bit", type) of bits."""
 
         note: Any
 
@@ -188,6 +199,7 @@ def _recorder(life: ModuleType) -> type:
             assert arg == two == three == four, f"G3: half an event: {arg}, {two}, {three}, {four}"
             where = cur.taken
             self.note("got", arg)
+            self.note("on", arg, self.vcoreid)
             mbox.put_done(s, cur, where)
             return 0
 
