@@ -26,7 +26,7 @@ BOUNDED = [(name, "sc") for name, case in CASES.items() if case.preemptions is n
 def explored(case: Case, model: str, preemptions: int | None) -> Verdict:
     plan = Plan(case.name, case.lay_out)
     try:
-        limits = Limits(preemptions=preemptions, seconds=30)
+        limits = Limits(preemptions=preemptions, seconds=600)
         verdict: Verdict = Explorer(plan, model, case.deaths, case.stops, limits).run()
     finally:
         plan.close()
