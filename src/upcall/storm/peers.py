@@ -67,6 +67,8 @@ class Peer:
     make: Callable[[Note], Channel]
     receivers: int = 2
     module: str | None = None
+    lossy: bool = False
+    """It throws messages away by design, even if nobody dies."""
 
     def missing(self) -> str | None:
         """Why it cannot be tried here; None if it can."""
@@ -243,6 +245,6 @@ def peers() -> dict[str, Peer]:
         Peer("faster-fifo", "put and get", Fifo, module="faster_fifo"),
         Peer("pyzmq", "PUSH to PULL over ipc", partial(Zmq, 2), module="zmq"),
         Peer("iceoryx2", "publish/subscribe without overflow", partial(PubSub, False), 1, "iceoryx2"),
-        Peer("iceoryx2-overflow", "publish/subscribe with overflow", partial(PubSub, True), 1, "iceoryx2"),
+        Peer("iceoryx2-overflow", "publish/subscribe with overflow", partial(PubSub, True), 1, "iceoryx2", True),
     )
     return {peer.name: peer for peer in found}
