@@ -26,6 +26,7 @@ from procs import (
     kill_workers,
     left,
     log_to,
+    program,
     running,
     until,
 )
@@ -156,7 +157,7 @@ def test_the_watching_worker_settles_one_that_is_killed(notes: Notes, gate: Gate
     drained()
     again = [note for note in notes.read() if note[2]]
     assert [(note[1], note[2]) for note in again] == [(number, 1)]
-    assert "1 event(s) in its hands" in log.read_text()
+    assert "1 event(s) were in its hands" in log.read_text()
 
 
 def test_the_role_passes_on_until_the_last_worker(notes: Notes) -> None:
@@ -367,6 +368,65 @@ def test_a_supervisor_that_dies_while_it_replaces_workers_is_followed_by_another
         until(lambda: len(pids()) == 3 and not set(pids().values()) & set(before.values()), "other workers")
         send(2)
     assert notes.read() == [["old", 1], ["new", 2]]
+
+
+def test_a_queue_that_changes_its_mailbox_leaves_no_event_behind_in_the_former_one(notes: Notes) -> None:
+    abandon(define(print))
+    send(1, 2)
+    other = Proc("box", vcores=3)
+    other.queue("orders", mailbox="vcore", flags=upcall.EventFlag.IPI)
+    other.on("order")(print)
+    with pytest.raises(
+        upcall.SegmentError, match="'orders' of 'box' has another mailbox now, and events wait in its"
+    ):
+        other.start()
+    assert left("box") == 2
+    with running(define(lambda ev: notes(ev.arg1))):
+        pass
+    assert sorted(notes.read()) == [[1], [2]]
+
+
+SPAWN = """
+    import os, sys
+    import upcall
+
+    proc = upcall.Proc("box", vcores=2, start_method="spawn")
+    proc.queue("orders")
+
+    @proc.on("order")
+    def order(ev):
+        with open(sys.argv[1], "a") as file:
+            file.write(f"{ev.arg1}\\n")
+
+    if __name__ == "__main__":
+        proc.run()
+"""
+
+
+def test_spawned_workers_are_taken_over_too(tmp_path: Path) -> None:
+    handled = tmp_path / "handled"
+    with program(tmp_path, SPAWN, handled) as first:
+        until(lambda: inspect_or_nothing() and len(pids()) == 2, "its start")
+        before = pids()
+        os.kill(first.pid, signal.SIGKILL)
+        with program(tmp_path, SPAWN, handled) as second:
+            until(lambda: inspect.snapshot("box").pid == second.pid, "the next")
+            assert pids() == before  # nobody was replaced: they run the same definition
+            send(1)
+            os.kill(before[1], signal.SIGKILL)
+            until(lambda: pids().get(1) not in (None, before[1]), "a new worker")
+            send(2)
+            drained()
+            second.send_signal(signal.SIGTERM)
+            second.wait(LONG_S)
+    assert sorted(handled.read_text().split()) == ["1", "2"]
+
+
+def inspect_or_nothing() -> Any:
+    try:
+        return inspect.snapshot("box")
+    except upcall.NoSuchProcess:
+        return None
 
 
 def test_threads_take_over_from_worker_processes(notes: Notes) -> None:

@@ -370,3 +370,52 @@ def test_vcore_that_comes_first_against_a_sender_at_any_access(step_life: StepLi
         bench.settle(*vcores)
         assert handled(vcores) != [], f"at access {n}"
     assert n > 5
+
+
+@pytest.mark.parametrize("away", [const.VC_NOHOST, const.VC_AWAY])
+@pytest.mark.parametrize("flags", [0, const.EVENT_IPI])
+def test_public_mail_of_a_vcore_without_a_host_that_moves_is_handled_by_another(
+    life: Any, flags: int, away: int
+) -> None:
+    """Its host has died or stopped, all is settled, and nobody comes to take its place: G2 for what is sent then."""
+    bench = Bench(life, vcores=3)
+    bench.queue(0, flags, vcore=1, own=False)
+    vcores = all_asleep(bench, 3)
+    if away == const.VC_NOHOST:
+        bench.kill(vcores[1].s)
+        bench.bury(vcores[1].s, by=bench.actor(), vcoreid=1)
+    else:
+        bench.set_map(1, const.VC_AWAY, vcores[1].s.me)
+    rest = [vcores[0], vcores[2]]
+    bench.settle(*rest)
+    sender = bench.actor()
+    assert bench.send(sender, 7) == const.OK
+    bench.settle(*rest)
+    assert [arg for vc in rest for _, arg in vc.got] == [7]
+    assert bench.event.post_vcore_event(sender, bench.message(8), 1, 0) == const.OK
+    bench.settle(*rest)
+    assert [arg for vc in rest for _, arg in vc.got] == [7, 8]
+    # Private mail is nobody else's.
+    assert bench.event.post_vcore_event(sender, bench.message(9), 1, const.EVENT_VCORE_PRIVATE) == const.OK
+    bench.settle(*rest)
+    assert [arg for vc in rest for _, arg in vc.got] == [7, 8]
+
+
+@pytest.mark.parametrize("flags", [0, const.EVENT_IPI])
+def test_public_mail_against_the_end_of_its_vcores_host_at_any_access(step_life: StepLife, flags: int) -> None:
+    """Between any two accesses of the send the host dies, and what it held is settled and announced."""
+    for n in itertools.count():
+        bench = Bench(step_life, vcores=2)
+        bench.queue(0, flags, vcore=1, own=False)
+        one, other = all_asleep(bench, 2)
+        sender, settler = bench.actor(), bench.actor()
+        more = step_life.interrupted(
+            n,
+            lambda bench=bench, sender=sender: bench.send(sender, 7),
+            lambda bench=bench, other=other, settler=settler: bench.bury(other.s, by=settler, vcoreid=1),
+        )
+        if not more:
+            assert n > 5
+            return
+        bench.settle(one)
+        assert [arg for _, arg in one.got] == [7], f"interrupted before access {n}"

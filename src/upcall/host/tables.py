@@ -12,6 +12,7 @@ from ..kern import const
 from ..kern.event import queue_mbox
 from ..kern.layout import Seg, evq_at, mbox_at
 from ..kern.proc import proc_lock, proc_unlock
+from ..parlib.mbox import has_bits, waiting_in
 from .segment import Segment
 
 KERNEL_TYPES: dict[object, int] = {kind: int(kind) for kind in EventType}
@@ -86,7 +87,8 @@ def register_queue(
     max_redeliveries: int = const.REDELIVERIES_USUAL,
 ) -> int:
     """The number of an event queue, registered now if it is new; a known one keeps its mailbox and takes the rest.
-    `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares."""
+    `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares. SegmentError if it had
+    another one in which events wait."""
     check_queue_name(name)
     _locked(segment, seg)
     try:
@@ -99,6 +101,17 @@ def register_queue(
             box = 0
         else:
             box = queue_mbox(segment.seg, number if mailbox == -1 else mailbox) + 1
+        before = segment.u32(at + const.EVQ_MBOX) if name in known else 0
+        if (
+            0 < before <= seg.nr_mboxes
+            and before != box
+            and (waiting_in(seg, before - 1, 0) or has_bits(seg, before - 1))
+        ):
+            raise SegmentError(
+                f"queue {name!r} of {segment.name!r} has another mailbox now, and events wait in its former one, where "
+                "nobody would look: let the former definition handle them first"
+            )
+        if box:
             segment.put_u64(mbox_at(segment.seg, box - 1) + const.MB_LIMIT, limit)
         segment.put_u32(at + const.EVQ_FLAGS, flags)
         segment.put_u32(at + const.EVQ_VCORE, vcore)

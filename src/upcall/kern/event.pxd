@@ -51,6 +51,7 @@ cpdef uint64_t pick_vcore(Seg s, uint64_t evq, uint64_t flags, uint64_t vcoreid)
 cpdef uint64_t send_event(Seg s, uint64_t queue, Msg msg, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t unless_gone(Seg s) noexcept nogil
 cpdef void wake_if_private(Seg s, uint64_t vcoreid, uint64_t flags) noexcept nogil
+cpdef void look_after(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(queue=uint64_t)
 cpdef uint64_t send_kernel_event(Seg s, Msg msg, uint64_t vcoreid) noexcept nogil
 @cython.locals(status=uint64_t)

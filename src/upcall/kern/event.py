@@ -403,6 +403,19 @@ def wake_if_private(s: Seg, vcoreid: int, flags: int) -> None:
     wrmb()
     if (flags & (EVENT_IPI | EVENT_VCORE_PRIVATE)) and not vcore_will_look(s, vcoreid):
         startcore(s, vcoreid)
+    if not (flags & EVENT_VCORE_PRIVATE):
+        look_after(s, vcoreid)
+
+
+def look_after(s: Seg, vcoreid: int) -> None:
+    """Public mail for a vcore that nobody hosts, or whose host does not move: another one is told to handle it. The caller
+    has posted, and fenced: pairs with whoever takes a host away, who changes the vcore's word, and then announces what waits
+    in its mail (`announce`). If no vcore can be given a core nobody is told: the first one to come looks (`vcore_entry`)."""
+    if can_start(vc_state(lda64(s.mem, map_at(s, vcoreid)))) or fallback_vcore(s, vcoreid) == NO_VCORE:
+        return
+    s.indir.ev_type = EV_CHECK_MSGS
+    s.indir.arg3 = vcoreid
+    spam_public_msg(s, s.indir, vcoreid, 0)
 
 
 def send_kernel_event(s: Seg, msg: Msg, vcoreid: int) -> int:
@@ -433,6 +446,8 @@ def post_vcore_event(s: Seg, msg: Msg, vcoreid: int, ev_flags: int) -> int:
         proc_notify(s, vcoreid)
     else:
         startcore(s, vcoreid)
+    if not (ev_flags & EVENT_VCORE_PRIVATE):
+        look_after(s, vcoreid)
     return unless_gone(s)
 
 
