@@ -220,6 +220,29 @@ def test_a_lock_does_not_survive_its_holder(fate: str) -> None:
     assert explored(named, **{fate: 1}).complete
 
 
+@pytest.mark.parametrize("model", ["sc", "tso"])
+def test_the_stores_of_the_dead_are_there_before_their_death_is_known(model: str) -> None:
+    """Else a scavenger would see a dead owner's store come later than its own."""
+
+    def late(s: Scenario) -> None:
+        word, other = s.word("word"), s.word("other")
+
+        @s.actor(slot=1)
+        def victim() -> None:
+            word.store(1)
+            other.store(1)
+
+        @s.actor(slot=2, mortal=False)
+        def scavenger() -> None:
+            other.load()
+            if not s.alive(1):
+                word.store(2)
+                s.mb()
+                assert word.load() == 2, "a dead actor's store came late"
+
+    assert explored(late, model, deaths=1).complete
+
+
 def test_reaching_outside_is_found() -> None:
     def outside(s: Scenario) -> None:
         word = s.word("word")

@@ -61,6 +61,7 @@ cdef class Model:
 
     cdef void push(self, uint64_t kind, uint64_t a, uint64_t b) noexcept
     cdef int start(self) except -1
+    cdef void flush(self, uint64_t i) noexcept
     cdef int settle(self, uint64_t i) except -1
     cdef int step(self, uint64_t i) except -1
     cdef uint64_t access(self, uint64_t i, Node node) except? 0x5A5A5A5A

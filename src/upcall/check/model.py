@@ -2,7 +2,7 @@
 
 Under `sc` a store is in memory at once. Under `tso` (x86) it goes into a buffer of its actor's own, in order, and reaches
 memory as a move of its own, at any time; its actor reads it from there; read-modify-writes, full fences and system calls
-wait until the buffer is empty. A dead actor's buffer still reaches memory.
+wait until the buffer is empty. What a dead actor had in its buffer is in memory before anybody can tell that it is dead.
 """
 
 import cython
@@ -223,13 +223,12 @@ class Model:
         if self.trace is not None:
             self.trace.append((i, kind, None, None))
         if kind == FLUSH:
-            at: cython.pointer(uint64_t) = self.stores[i] + self.head[i] * 3
-            self.push(U_HEAD, i, self.head[i])
-            self.head[i] += 1
-            mask: uint64_t = at[1] >> 8
-            mask = ~cython.cast(uint64_t, 0) if mask == 8 else (cython.cast(uint64_t, 1) << (8 * mask)) - 1
-            self.write(at[0], at[1] & 255, mask, at[2])
+            self.flush(i)
         elif kind == DIE:
+            # A killed process comes to its end in the kernel, behind its last stores: they are in memory before anybody
+            # can tell that it is dead.
+            while self.head[i] != self.tail[i]:
+                self.flush(i)
             self.push(U_STATUS, i, self.status[i])
             self.status[i] = DEAD
             self.push(U_DIED, 0, 0)
@@ -241,6 +240,15 @@ class Model:
             self.push(U_HALTED, 0, 0)
             self.halted += 1
         return 0
+
+    def flush(self, i):
+        """The oldest buffered store reaches memory."""
+        at: cython.pointer(uint64_t) = self.stores[i] + self.head[i] * 3
+        self.push(U_HEAD, i, self.head[i])
+        self.head[i] += 1
+        mask: uint64_t = at[1] >> 8
+        mask = ~cython.cast(uint64_t, 0) if mask == 8 else (cython.cast(uint64_t, 1) << (8 * mask)) - 1
+        self.write(at[0], at[1] & 255, mask, at[2])
 
     def settle(self, i):
         """Goes on with what nobody else can see, up to the next access that somebody might."""
