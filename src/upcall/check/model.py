@@ -225,8 +225,7 @@ class Model:
         if kind == FLUSH:
             self.flush(i)
         elif kind == DIE:
-            # A killed process comes to its end in the kernel, behind its last stores: they are in memory before anybody
-            # can tell that it is dead.
+            # A killed process ends in the kernel, behind its last stores: nobody can tell before they are in memory.
             while self.head[i] != self.tail[i]:
                 self.flush(i)
             self.push(U_STATUS, i, self.status[i])
@@ -246,8 +245,8 @@ class Model:
         at: cython.pointer(uint64_t) = self.stores[i] + self.head[i] * 3
         self.push(U_HEAD, i, self.head[i])
         self.head[i] += 1
-        mask: uint64_t = at[1] >> 8
-        mask = ~cython.cast(uint64_t, 0) if mask == 8 else (cython.cast(uint64_t, 1) << (8 * mask)) - 1
+        wide: uint64_t = at[1] >> 8
+        mask: uint64_t = ~cython.cast(uint64_t, 0) if wide == 8 else (cython.cast(uint64_t, 1) << (8 * wide)) - 1
         self.write(at[0], at[1] & 255, mask, at[2])
 
     def settle(self, i):
@@ -357,7 +356,6 @@ class Model:
                             cython.pointer(uint64_t), realloc(self.stores[i], self.room[i] * 24)
                         )
                     at: cython.pointer(uint64_t) = self.stores[i] + self.tail[i] * 3
-                    # What lies there may be needed again when the search goes back past a reset; it never resets.
                     at[0] = node.word
                     wide: uint64_t = 8
                     if node.mask != ~cython.cast(uint64_t, 0):
