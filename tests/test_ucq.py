@@ -186,6 +186,28 @@ def test_room_tells_those_who_wait_for_the_limit(bench: Bench) -> None:
     assert bench.get(at + const.MB_ROOM, 4) > 0
 
 
+@pytest.mark.parametrize("in_hand", [False, True])
+def test_one_that_does_not_move_uses_up_one_of_the_limit(bench: Bench, in_hand: bool) -> None:
+    """A sender stopped in its claim, or a handler that hangs, keeps the head where it is; others go on."""
+    seg, still, other = bench.actor(), bench.actor(), bench.actor()
+    limited(bench, 3)
+    if in_hand:
+        put(bench, seg, 99)
+        bench.mbox.take(still, bench.mbox.Cursor(MBOX))
+    else:
+        bench.ucq.claim_slot(still, MBOX)
+    cur = bench.mbox.Cursor(MBOX)
+    at = bench.layout.mbox_at(bench.at, MBOX)
+    for i in range(0, 30, 2):
+        put(bench, seg, i, i + 1)
+        assert bench.ucq.send_ucq_msg(seg, MBOX, bench.message()) == const.FULL
+        assert bench.ucq.room_word(seg, MBOX) == at + const.MB_ROOM
+        bench.set(at + const.MB_ROOM_WAITERS, 1, 4)
+        before = bench.get(at + const.MB_ROOM, 4)
+        assert get(bench, other, cur) == [i, i + 1]
+        assert bench.get(at + const.MB_ROOM, 4) > before
+
+
 def test_tail_hint_into_another_mailbox_does_not_count_its_depth(bench: Bench) -> None:
     """A sender that was stopped between its claim and its hint writes the hint at last, when the page of that hint serves
     another mailbox: the limit must not see that mailbox's page numbers, or this one is full for ever."""
@@ -520,6 +542,20 @@ def test_waiting_in_knows_what_is_before_a_place(bench: Bench) -> None:
     assert bench.mbox.waiting_in(seg, MBOX, 0)
     get(bench, seg, cur)
     assert not bench.mbox.waiting_in(seg, MBOX, 0)
+
+
+def test_drain_does_not_wait_for_a_send_that_has_not_returned(bench: Bench) -> None:
+    seg, stopped = bench.actor(), bench.actor()
+    cur = bench.mbox.Cursor(MBOX)
+    put(bench, seg, 0)
+    bench.ucq.claim_slot(stopped, MBOX)
+    put(bench, seg, *range(1, 7))
+    end = bench.mbox.mbox_end(seg, MBOX)
+    get(bench, seg, cur, 6)
+    assert bench.mbox.waiting_in(seg, MBOX, end)
+    get(bench, seg, cur, 1)
+    assert not bench.mbox.waiting_in(seg, MBOX, end)
+    assert bench.mbox.waiting_in(seg, MBOX, 0)
 
 
 def test_message_in_a_handlers_hand_is_waiting(bench: Bench) -> None:

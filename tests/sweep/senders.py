@@ -13,6 +13,7 @@ from sweep.world import TYPE, World
 from upcall import EventFlag as F
 from upcall.errors import MailboxFull
 from upcall.flags import WORK_QUEUE, EventType
+from upcall.host.drain import drain
 from upcall.kern import arena, const, pages, proc
 from upcall.kern.layout import mbox_at
 
@@ -127,12 +128,22 @@ class SenderScene(Scene):
         w.settle()
         w.check_handled()
         if fate.stopped:
+            self.without(w)
             fate.go_on()
             w.settle()
             w.check_handled()
         w.check_end(deaths=0)
         if not self.may_repeat:
             w.check_order()
+
+    def without(self, w: World) -> None:
+        """A sender that stays stopped costs nobody a wait: more events than a page or a limit has room for go through, and
+        a drain comes to its end."""
+        for _ in range(2 * w.at.page_slots):
+            assert w.another(), f"no room while a sender is stopped{w.where()}"
+            w.settle()
+            w.check_handled()
+        drain(w.handle, 0.0)
 
 
 def one(v: Victim) -> None:
@@ -250,6 +261,12 @@ class FullScene(SenderScene):
             if v not in w.hosts:
                 w.asleep(v)
 
+    def without(self, w: World) -> None:
+        """A pool of these few pages is full as long as somebody stopped keeps one."""
+        if self.limit and self.on_full != "bit":
+            super().without(w)
+        drain(w.handle, 0.0)
+
     def after(self, w: World, fate: Fate) -> None:
         """The other sender would wait too."""
         if self.on_full == "block":
@@ -327,6 +344,7 @@ def _scenes() -> list[Scene]:
         SenderScene("send/default/busy", one, stage=polling, busy=True),
         SenderScene("send/bit/busy", one, stage=polling, busy=True, **bit),
         SenderScene("send/default/two", two),
+        SenderScene("send/limit", one, queue={"limit": 3, "on_full": "raise"}),
         SenderScene("send/default/page-turn", one, stage=page_turn),
         SenderScene("send/small/unused", of_size(SMALL), stage=unused),
         SenderScene("send/small/carved", of_size(SMALL), stage=carved),

@@ -10,7 +10,7 @@ from .const cimport (
     AS_SYSCALLS, BUSY, CLAIMED, CORRUPT, FULL, GEN_MASK, INLINE_MAX, MB_HEAD, MB_LIMIT, MB_ROOM, MB_ROOM_WAITERS,
     MB_TAIL, OK, PAGE_FREE, PAGE_HEADER, PAGE_MASK, PG_MBOX, PG_NEXT, PG_SEQ, PG_WORD, PI_POOL_ROOM, READY,
     SLOT_SIZE, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SL_BLOCK, SL_INLINE, SL_LEN, SL_QUEUE, SL_TYPE, SL_WORD,
-    WALK_MAX
+    TAKEN, WALK_MAX
 )
 from .layout cimport Msg, Seg, count, mbox_at, page_at, place, word
 from .pages cimport abandon_page, alloc_page, link_page, page_generation, retire_page
@@ -27,6 +27,9 @@ cpdef void fill_slot(Seg s, uint64_t at, Msg msg) noexcept nogil
 cpdef uint64_t slot_at(Seg s, uint64_t where) noexcept nogil
 @cython.locals(at=uint64_t, head=uint64_t, tail=uint64_t, front=uint64_t, back=uint64_t, pages=uint64_t, used=uint64_t, before=uint64_t)
 cpdef uint64_t mbox_depth(Seg s, uint64_t mbox) noexcept nogil
+cpdef bint is_full(Seg s, uint64_t mbox, uint64_t limit) noexcept nogil
+@cython.locals(here=uint64_t, found=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, last=uint64_t, w=uint64_t, after=uint64_t)
+cpdef uint64_t count_open(Seg s, uint64_t mbox, uint64_t upto, uint64_t most) noexcept nogil
 @cython.locals(limit=uint64_t, where=uint64_t, at=uint64_t)
 cpdef uint64_t send_ucq_msg(Seg s, uint64_t mbox, Msg msg) noexcept nogil
 @cython.locals(limit=uint64_t, where=uint64_t, at=uint64_t)

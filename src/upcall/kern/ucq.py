@@ -82,6 +82,7 @@ if not cython.compiled:
         SL_TYPE,
         SL_WORD,
         SLOT_SIZE,
+        TAKEN,
         WALK_MAX,
     )
     from .layout import Msg, Seg, count, mbox_at, page_at, place, word
@@ -251,13 +252,56 @@ def mbox_depth(s: Seg, mbox: int) -> int:
     return used - before
 
 
+def is_full(s: Seg, mbox: int, limit: int) -> bool:
+    """Whether so many messages wait in a mailbox, or are in somebody's hands."""
+    if mbox_depth(s, mbox) < limit:
+        return False
+    advance_head(s, mbox)
+    # The head stays before a sender that is stopped in its claim, and before a handler that hangs: what others have done
+    # behind it does not count, or one that does not move would stop all senders.
+    return mbox_depth(s, mbox) >= limit and count_open(s, mbox, 0, limit) >= limit
+
+
+def count_open(s: Seg, mbox: int, upto: int, most: int) -> int:
+    """Slots from the head on that are not DONE: before place `upto`, where claims do not count, since their sends have not
+    returned; or (0) all, claims too. `most` ends the count; it is also the answer if the first one waits to be taken, as
+    those behind it then do, or if the walk gets too long to tell."""
+    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    found = 0
+    pages = 0
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages:
+        at = page_at(s, here & PAGE_MASK)
+        i = (here >> 20) & 0xFFF
+        last = s.page_slots
+        if (here & PAGE_MASK) == (upto & PAGE_MASK) and (here >> 32) == (upto >> 32):
+            last = (upto >> 20) & 0xFFF
+        while i < last:
+            w = lda64(s.mem, at + PAGE_HEADER + i * SLOT_SIZE)
+            if w == empty_word(here >> 32):
+                return found
+            if (w & 15) == READY and found == 0:
+                return most
+            if (w & 15) == READY or (w & 15) == TAKEN or ((w & 15) == CLAIMED and upto == 0):
+                found = found + 1
+            if found == most:
+                return most
+            i = i + 1
+        if last < s.page_slots:
+            return found
+        after = lda64(s.mem, at + PG_NEXT)
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
+        pages = pages + 1
+        if page_generation(s, here & PAGE_MASK) != (here >> 32) or pages > WALK_MAX:
+            return most
+        here = after
+    return found
+
+
 def send_ucq_msg(s: Seg, mbox: int, msg: Msg) -> int:
     """Appends a message. OK, FULL (pool or the mailbox's limit), BUSY or CORRUPT; anything but OK: nothing was sent."""
     limit = ld64(s.mem, mbox_at(s, mbox) + MB_LIMIT)
-    if limit != 0 and mbox_depth(s, mbox) >= limit:
-        advance_head(s, mbox)
-        if mbox_depth(s, mbox) >= limit:
-            return FULL
+    if limit != 0 and is_full(s, mbox, limit):
+        return FULL
     where = claim_slot(s, mbox)
     if where == 0:
         return s.why
@@ -276,10 +320,8 @@ def send_ucq_some(s: Seg, mbox: int, msg: Msg) -> int:
     """As `send_ucq_msg`, for one of many: READY is a release, so a consumer that sees it reads whole contents, but the
     caller owes the full fence (and the telling) before it returns."""
     limit = ld64(s.mem, mbox_at(s, mbox) + MB_LIMIT)
-    if limit != 0 and mbox_depth(s, mbox) >= limit:
-        advance_head(s, mbox)
-        if mbox_depth(s, mbox) >= limit:
-            return FULL
+    if limit != 0 and is_full(s, mbox, limit):
+        return FULL
     where = claim_slot(s, mbox)
     if where == 0:
         return s.why
@@ -297,7 +339,7 @@ def room_word(s: Seg, mbox: int) -> int:
     number of waiters lies behind it."""
     if mbox < s.nr_mboxes:
         limit = ld64(s.mem, mbox_at(s, mbox) + MB_LIMIT)
-        if limit != 0 and mbox_depth(s, mbox) >= limit:
+        if limit != 0 and is_full(s, mbox, limit):
             return mbox_at(s, mbox) + MB_ROOM
     return s.procinfo + PI_POOL_ROOM
 

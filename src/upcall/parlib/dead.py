@@ -56,7 +56,7 @@ if not cython.compiled:
     from ..kern.event import post_vcore_event, send_event
     from ..kern.layout import Msg, Seg, count, dead_mbox, evq_at, word
     from ..kern.pages import tell_room
-    from ..kern.ucq import advance_head, claim_slot, fill_slot, slot_at
+    from ..kern.ucq import advance_head, claim_slot, fill_slot, slot_at, tell_mbox_room
     from ..machine.door import bytes_at, cas64, copy_in, ld16, ld32, ld64, lda64, st16, str64
     from .mbox import put_back
 
@@ -146,7 +146,8 @@ def settle_message(s: Seg, mbox: int, where: int) -> None:
     str64(s.mem, at + SL_WORD, word(DONE, where >> 32, 0))
     if held != 0:
         free_block(s, held)
-    advance_head(s, mbox)
+    if not advance_head(s, mbox):
+        tell_mbox_room(s, mbox)  # as in `put_done`
 
 
 def take_letter(s: Seg, where: int) -> bool:

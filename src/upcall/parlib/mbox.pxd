@@ -7,7 +7,7 @@ from ..kern.const cimport (
 )
 from ..kern.layout cimport Seg, dead_mbox, mbox_at, page_at, place, word
 from ..kern.pages cimport link_page, name_is_dead, page_generation
-from ..kern.ucq cimport advance_head, empty_word, slot_at
+from ..kern.ucq cimport advance_head, count_open, empty_word, slot_at, tell_mbox_room
 from ..machine.door cimport cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 @cython.final

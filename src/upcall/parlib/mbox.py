@@ -47,7 +47,7 @@ if not cython.compiled:
     )
     from ..kern.layout import Seg, dead_mbox, mbox_at, page_at, place, word
     from ..kern.pages import link_page, name_is_dead, page_generation
-    from ..kern.ucq import advance_head, empty_word, slot_at
+    from ..kern.ucq import advance_head, count_open, empty_word, slot_at, tell_mbox_room
     from ..machine.door import cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 
@@ -292,8 +292,8 @@ def put_done(s: Seg, cur: Cursor, where: int) -> None:
     with the acquire in `all_done`, after which the page may be used again."""
     at = slot_at(s, where)
     str64(s.mem, at + SL_WORD, word(DONE, where >> 32, 0))
-    if cur.limited != 0:
-        advance_head(s, cur.mbox)
+    if cur.limited != 0 and not advance_head(s, cur.mbox):
+        tell_mbox_room(s, cur.mbox)  # the head stays, behind somebody who does not move; there is room all the same
 
 
 def put_back(s: Seg, mbox: int, where: int) -> bool:
@@ -414,7 +414,8 @@ def has_ready(s: Seg, mbox: int) -> bool:
 
 
 def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
-    """Whether a message before place `upto` (0: anywhere) is not DONE: what a drain waits for."""
+    """Whether a message before place `upto` is not DONE: what a drain waits for, though not for a claim, whose send has not
+    returned and may never. 0: anywhere, claims too."""
     advance_head(s, mbox)
     at = mbox_at(s, mbox)
     head = lda64(s.mem, at + MB_HEAD)
@@ -427,9 +428,9 @@ def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
             return False
         front = ld64(s.mem, page_at(s, page) + PG_SEQ)
         back = ld64(s.mem, page_at(s, last) + PG_SEQ)
-        if front != back:
-            return front < back
-        return ((head >> 20) & 0xFFF) < ((upto >> 20) & 0xFFF)
+        if front > back or (front == back and ((head >> 20) & 0xFFF) >= ((upto >> 20) & 0xFFF)):
+            return False
+        return count_open(s, mbox, upto, 1) != 0
     i = (head >> 20) & 0xFFF
     if i >= s.page_slots:
         return (lda64(s.mem, page_at(s, page) + PG_NEXT) & PAGE_MASK) != 0
