@@ -376,9 +376,7 @@ def test_a_queue_that_changes_its_mailbox_leaves_no_event_behind_in_the_former_o
     other = Proc("box", vcores=3)
     other.queue("orders", mailbox="vcore", flags=upcall.EventFlag.IPI)
     other.on("order")(print)
-    with pytest.raises(
-        upcall.SegmentError, match="'orders' of 'box' has another mailbox now, and events wait in its"
-    ):
+    with pytest.raises(upcall.SegmentError, match="'orders' of 'box' has another mailbox now, and events wait in its"):
         other.start()
     assert left("box") == 2
     with running(define(lambda ev: notes(ev.arg1))):
