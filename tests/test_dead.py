@@ -19,10 +19,6 @@ def bench(life: Any) -> Bench:
     return Bench(life)
 
 
-def dead_of(bench: Bench) -> Any:
-    return bench.life.parlib.dead
-
-
 def dead_mbox(bench: Bench) -> int:
     return int(bench.layout.dead_mbox(bench.at))
 
@@ -61,8 +57,8 @@ def take(bench: Bench, seg: Any, mbox: int, deaths: int) -> tuple[int, int]:
 def lay_aside(bench: Bench, seg: Any, mbox: int, deaths: int = 4) -> None:
     """What a vcore does with a message that is not to be delivered again."""
     where, at = take(bench, seg, mbox, deaths)
-    assert dead_of(bench).post_letter(seg, mbox, at, bench.layout.Msg()) == const.OK
-    dead_of(bench).settle_message(seg, mbox, where)
+    assert bench.dead.post_letter(seg, mbox, at, bench.layout.Msg()) == const.OK
+    bench.dead.settle_message(seg, mbox, where)
 
 
 def letter(bench: Bench, sender: Any, vc: Any, arg1: int = 1, size: int = 0, deaths: int = 4) -> int:
@@ -97,7 +93,7 @@ def test_redelivered_so_often_and_then_a_dead_letter(bench: Bench, most: int, la
     bench.queue()
     at = bench.layout.evq_at(bench.at, 0)
     bench.set(at + const.EVQ_MAX_REDELIVERIES, most, 4)
-    verdicts = [dead_of(bench).verdict(bench.at, 1, deaths) for deaths in range(1, 16)]
+    verdicts = [bench.dead.verdict(bench.at, 1, deaths) for deaths in range(1, 16)]
     assert verdicts == [const.ON_DEATH_REDELIVER] * last + [const.ON_DEATH_DEAD_LETTER] * (15 - last)
 
 
@@ -105,12 +101,12 @@ def test_redelivered_so_often_and_then_a_dead_letter(bench: Bench, most: int, la
 def test_not_redelivered_at_all(bench: Bench, policy: int) -> None:
     bench.queue()
     bench.set(bench.layout.evq_at(bench.at, 0) + const.EVQ_ON_DEATH, policy, 4)
-    assert {dead_of(bench).verdict(bench.at, 1, deaths) for deaths in range(1, 16)} == {policy}
+    assert {bench.dead.verdict(bench.at, 1, deaths) for deaths in range(1, 16)} == {policy}
 
 
 @pytest.mark.parametrize("queue", [0, 5, 1000, 0xFFFF])
 def test_mail_to_a_vcore_and_of_no_queue_is_redelivered_as_usual(bench: Bench, queue: int) -> None:
-    verdict = dead_of(bench).verdict
+    verdict = bench.dead.verdict
     assert verdict(bench.at, queue, const.REDELIVERIES_USUAL) == const.ON_DEATH_REDELIVER
     assert verdict(bench.at, queue, const.REDELIVERIES_USUAL + 1) == const.ON_DEATH_DEAD_LETTER
 
@@ -118,7 +114,7 @@ def test_mail_to_a_vcore_and_of_no_queue_is_redelivered_as_usual(bench: Bench, q
 def test_policy_of_no_number_redelivers(bench: Bench) -> None:
     bench.queue()
     bench.set(bench.layout.evq_at(bench.at, 0) + const.EVQ_ON_DEATH, 77, 4)
-    assert dead_of(bench).verdict(bench.at, 1, 1) == const.ON_DEATH_REDELIVER
+    assert bench.dead.verdict(bench.at, 1, 1) == const.ON_DEATH_REDELIVER
 
 
 # ---- counting deaths -------------------------------------------------------------------------------------------------
@@ -132,7 +128,7 @@ def test_deaths_are_counted_up_to_fifteen(bench: Bench) -> None:
     for _ in range(17):
         victim, watcher = bench.actor(), bench.actor()
         _, at = take(bench, victim, mbox, 0)
-        seen.append(dead_of(bench).deaths_of(bench.at, at))
+        seen.append(bench.dead.deaths_of(bench.at, at))
         bench.kill(victim)
         assert bench.mbox.recover_mbox(watcher, mbox) == 1
         bench.actors = 1
@@ -143,18 +139,18 @@ def test_death_of_a_re_sender_is_not_the_letters(bench: Bench) -> None:
     bench.queue()
     sender, re_sender, watcher = bench.actor(), bench.actor(), bench.actor()
     where = letter(bench, sender, bench.vcore(0).s, deaths=4)
-    assert dead_of(bench).take_letter(re_sender, where)
+    assert bench.dead.take_letter(re_sender, where)
     bench.kill(re_sender)
     assert bench.mbox.recover_mbox(watcher, dead_mbox(bench)) == 1
     at = bench.ucq.slot_at(bench.at, where)
-    assert (bench.get(at) & 15, dead_of(bench).deaths_of(bench.at, at)) == (const.READY, 4)
+    assert (bench.get(at) & 15, bench.dead.deaths_of(bench.at, at)) == (const.READY, 4)
 
 
 def test_whoever_settles_a_vcores_death_settles_a_re_senders(bench: Bench) -> None:
     bench.queue()
     vc, sender, re_sender, watcher = bench.vcore(0), bench.actor(), bench.actor(), bench.actor()
     where = letter(bench, sender, vc.s)
-    assert dead_of(bench).take_letter(re_sender, where)
+    assert bench.dead.take_letter(re_sender, where)
     bench.kill(re_sender)
     bench.kill(vc.s)
     assert bench.recover_module.recover_vcore(watcher, 0, vc.s.me) == 0  # none of them was in the vcore's hands
@@ -176,7 +172,7 @@ def test_message_put_back_has_as_many_deaths_and_is_found(bench: Bench) -> None:
     assert not bench.mbox.put_back(one, mbox, where)
     assert bench.mbox.news(other, cur)
     assert bench.mbox.take(other, cur) == at
-    assert dead_of(bench).deaths_of(bench.at, at) == 6
+    assert bench.dead.deaths_of(bench.at, at) == 6
 
 
 # ---- dead letters ----------------------------------------------------------------------------------------------------
@@ -195,7 +191,7 @@ def test_letter_is_the_message(bench: Bench, size: int, mbox: int) -> None:
     at = bench.ucq.slot_at(bench.at, where)
     args = [bench.get(at + field, width) for field, width in zip(ARGS, (2, 4, 8, 8), strict=True)]
     assert (bench.get(at + const.SL_TYPE, 2), args) == (TYPE, [9, 9, 9, 9])
-    assert (bench.get(at) & 15, dead_of(bench).deaths_of(bench.at, at)) == (const.READY, 5)
+    assert (bench.get(at) & 15, bench.dead.deaths_of(bench.at, at)) == (const.READY, 5)
     assert (bench.get(at + const.SL_QUEUE, 2), bench.get(at + const.SL_FROM, 2)) == (0 if mbox < 8 else 1, mbox + 1)
     assert payload(bench, where) == content(size)
     assert bench.blocks_in_use() == (0 if size <= const.INLINE_MAX else 1 if size == LARGE else 2)
@@ -223,7 +219,7 @@ def test_without_a_slot_for_it_there_is_no_letter(bench: Bench, size: int) -> No
     where, at = take(bench, vc, mbox, 4)
     blocks = bench.blocks_in_use()
     fill_pages(bench, sender, bench.event.queue_mbox(bench.at, 1))
-    assert dead_of(bench).post_letter(vc, mbox, at, bench.layout.Msg()) == const.FULL
+    assert bench.dead.post_letter(vc, mbox, at, bench.layout.Msg()) == const.FULL
     assert bench.slot_word(where) & 15 == const.TAKEN
     assert bench.blocks_in_use() == blocks
     assert payload(bench, where) == content(size)
@@ -240,7 +236,7 @@ def test_without_a_block_for_it_there_is_no_letter(bench: Bench, size: int) -> N
         pass
     while bench.arena.alloc_block(sender, size):
         pass
-    assert dead_of(bench).post_letter(vc, mbox, at, bench.layout.Msg()) == const.FULL
+    assert bench.dead.post_letter(vc, mbox, at, bench.layout.Msg()) == const.FULL
     assert list(bench.walk(dead_mbox(bench))) == []
 
 
@@ -252,7 +248,7 @@ def test_letter_of_a_block_that_cannot_be_is_none(bench: Bench) -> None:
     _, at = take(bench, vc, mbox, 4)
     for block in (0, 1 << 20, 7 | 200 << 32, 2**64 - 1):
         bench.set(at + const.SL_BLOCK, block)
-        assert dead_of(bench).post_letter(vc, mbox, at, bench.layout.Msg()) == const.CORRUPT
+        assert bench.dead.post_letter(vc, mbox, at, bench.layout.Msg()) == const.CORRUPT
 
 
 # ---- telling those who hold what there was no room for ---------------------------------------------------------------
@@ -343,11 +339,11 @@ def test_letter_is_sent_again_to_its_queue(bench: Bench, size: int) -> None:
     bench.queue()
     vc, sender, re_sender = bench.asleep(0), bench.actor(), bench.actor()
     where = letter(bench, sender, vc.s, 6, size)
-    assert dead_of(bench).resend_letter(re_sender, where, bench.layout.Msg()) == const.OK
+    assert bench.dead.resend_letter(re_sender, where, bench.layout.Msg()) == const.OK
     mbox = bench.event.queue_mbox(bench.at, 0)
     (again,) = [w for w in bench.walk(mbox) if bench.slot_word(w) & 15 == const.READY]
     assert payload(bench, again) == content(size)
-    assert dead_of(bench).deaths_of(bench.at, bench.ucq.slot_at(bench.at, again)) == 0
+    assert bench.dead.deaths_of(bench.at, bench.ucq.slot_at(bench.at, again)) == 0
     assert not bench.mbox.waiting_in(sender, dead_mbox(bench), 0)
     assert bench.counter(re_sender, const.AS_SENT) == 1
     bench.settle(vc)
@@ -364,7 +360,7 @@ def test_letter_to_a_vcore_goes_to_that_vcore(bench: Bench, private: bool) -> No
     assert bench.event.post_vcore_event(sender, bench.message(3), 2, flags) == const.OK
     lay_aside(bench, vcores[2].s, bench.event.get_vcpd_mbox(bench.at, 2, flags))
     (where,) = bench.walk(dead_mbox(bench))
-    assert dead_of(bench).resend_letter(sender, where, bench.layout.Msg()) == const.OK
+    assert bench.dead.resend_letter(sender, where, bench.layout.Msg()) == const.OK
     assert bench.waiting(bench.event.get_vcpd_mbox(bench.at, 2, flags)) == [3]
     bench.settle(*vcores)
     assert [vc.args for vc in vcores] == [[], [], [3]]
@@ -377,7 +373,7 @@ def test_spammed_letter_is_spammed_again(bench: Bench) -> None:
     assert bench.send(sender, 4) == const.OK
     lay_aside(bench, vc.s, bench.event.get_vcpd_mbox_pub(bench.at, 0))
     (where,) = bench.walk(dead_mbox(bench))
-    assert dead_of(bench).resend_letter(sender, where, bench.layout.Msg()) == const.OK
+    assert bench.dead.resend_letter(sender, where, bench.layout.Msg()) == const.OK
     bench.settle(vc)
     assert vc.args == [4]
 
@@ -389,7 +385,7 @@ def test_block_is_never_shared_by_copies_of_a_spammed_message(bench: Bench) -> N
     where = letter(bench, sender, vc.s, size=LARGE)
     bench.queue(0, const.EVENT_SPAM_PUBLIC, own=False)
     blocks = bench.blocks_in_use()
-    assert dead_of(bench).resend_letter(sender, where, bench.layout.Msg()) == const.CORRUPT
+    assert bench.dead.resend_letter(sender, where, bench.layout.Msg()) == const.CORRUPT
     assert (bench.slot_word(where) & 15, bench.blocks_in_use()) == (const.READY, blocks)
 
 
@@ -410,7 +406,7 @@ def test_letter_that_cannot_be_sent_stays(
     where = letter(bench, sender, vc.s, size=size)
     break_it(bench)
     blocks = bench.blocks_in_use()
-    assert dead_of(bench).resend_letter(sender, where, bench.layout.Msg()) == status
+    assert bench.dead.resend_letter(sender, where, bench.layout.Msg()) == status
     assert bench.slot_word(where) & 15 == const.READY
     assert payload(bench, where) == content(size)
     # What is reported as gone may be there: its block is its slot's.
@@ -421,8 +417,8 @@ def test_discarded_letter_leaves_nothing(bench: Bench) -> None:
     bench.queue()
     vc, sender = bench.vcore(0), bench.actor()
     places = [letter(bench, sender, vc.s, i, LARGE) for i in range(6)]
-    assert [dead_of(bench).discard_letter(sender, where) for where in places] == [const.OK] * 6
-    assert [dead_of(bench).discard_letter(sender, where) for where in places] == [const.ABSENT] * 6
+    assert [bench.dead.discard_letter(sender, where) for where in places] == [const.OK] * 6
+    assert [bench.dead.discard_letter(sender, where) for where in places] == [const.ABSENT] * 6
     assert not bench.mbox.waiting_in(sender, dead_mbox(bench), 0)
     assert bench.blocks_in_use() == 0
     assert len(bench.chain(dead_mbox(bench))) == 1
@@ -434,8 +430,8 @@ def test_place_of_no_letter_is_absent(bench: Bench, where: int) -> None:
     bench.queue()
     sender = bench.actor()
     letter(bench, sender, bench.vcore(0).s)
-    assert dead_of(bench).resend_letter(sender, where, bench.layout.Msg()) == const.ABSENT
-    assert dead_of(bench).discard_letter(sender, where) == const.ABSENT
+    assert bench.dead.resend_letter(sender, where, bench.layout.Msg()) == const.ABSENT
+    assert bench.dead.discard_letter(sender, where) == const.ABSENT
 
 
 @pytest.mark.parametrize("size", [16, LARGE])
@@ -448,7 +444,7 @@ def test_two_re_senders_send_a_letter_once(step_life: StepLife, size: int) -> No
         done: list[int] = []
 
         def resend(seg: Any, bench: Bench = bench, where: int = where, done: list[int] = done) -> None:
-            done.append(dead_of(bench).resend_letter(seg, where, bench.layout.Msg()))
+            done.append(bench.dead.resend_letter(seg, where, bench.layout.Msg()))
 
         met = step_life.interrupted(n, lambda r=resend, one=one: r(one), lambda r=resend, other=other: r(other))
         if not met:
@@ -479,7 +475,7 @@ def test_vcore_may_die_at_any_access_of_making_a_letter(step_life: StepLife, siz
         vc, other, sender, watcher = bench.vcore(0), bench.actor(), bench.actor(), bench.actor()
         if turn:  # the mailbox's page is used up
             for _ in range(4):
-                assert dead_of(bench).discard_letter(sender, letter(bench, sender, vc.s)) == const.OK
+                assert bench.dead.discard_letter(sender, letter(bench, sender, vc.s)) == const.OK
         post(bench, sender, mbox, 5, size)
         died = step_life.dies(n, lambda bench=bench, vc=vc, mbox=mbox: lay_aside(bench, vc.s, mbox))
         bench.bury(vc.s, by=watcher, vcoreid=0)
@@ -490,7 +486,7 @@ def test_vcore_may_die_at_any_access_of_making_a_letter(step_life: StepLife, siz
         assert 1 <= len(letters) <= 1 + died, f"dead before access {n}"
         assert {payload(bench, where) for where in letters} == {content(size)}, f"dead before access {n}"
         for where in letters:
-            assert dead_of(bench).discard_letter(other, where) == const.OK
+            assert bench.dead.discard_letter(other, where) == const.OK
         assert leaks(bench, watcher) == (frozenset(), 0), f"dead before access {n}"
         if not died:
             break
@@ -509,8 +505,8 @@ def test_re_sender_may_die_at_any_access(step_life: StepLife, size: int, action:
 
         def act(seg: Any, bench: Bench = bench, where: int = where) -> int:
             if action == "discard":
-                return int(dead_of(bench).discard_letter(seg, where))
-            return int(dead_of(bench).resend_letter(seg, where, bench.layout.Msg()))
+                return int(bench.dead.discard_letter(seg, where))
+            return int(bench.dead.resend_letter(seg, where, bench.layout.Msg()))
 
         died = step_life.dies(n, lambda act=act, victim=victim: act(victim))
         bench.kill(victim)

@@ -134,6 +134,25 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
             ucq.mbox_depth(s, mbox)
             ucq.advance_head(s, mbox)
 
+    def letters() -> None:
+        dead, box = bench.dead, bench.layout.dead_mbox(bench.at)
+        for mbox in (0, 3, 8, 9, box):
+            cur = m.Cursor(mbox)
+            while at := m.take(s, cur):
+                dead.verdict(s, bench.get(at + const.SL_QUEUE, 2), dead.deaths_of(s, at))
+                dead.post_letter(s, mbox, at, bench.layout.Msg())
+                (m.put_back if at % 5 == 0 else dead.settle_message)(s, mbox, cur.taken)
+                if mbox == box or at % 5 == 0:
+                    break  # each letter of a letter is one more, and what is put back is taken again
+        cur = m.Cursor(mbox)
+        while m.take_like(s, cur, 0, 0):
+            pass
+        head = bench.get(bench.layout.mbox_at(bench.at, box) + const.MB_HEAD)
+        for where in (head, head + (1 << 20), bench.get(bench.at.pages), 2**64 - 1):
+            dead.resend_letter(s, where, bench.layout.Msg())
+            dead.discard_letter(s, where)
+        proc.tell_holders(s)
+
     def live() -> None:
         vcore.vcore_entry(vc)
         for _ in range(3):
@@ -155,7 +174,21 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
         arena.scavenge_arena(s)
         recover_module.announce(s)
 
-    return [send, live, use_blocks, large, lists, kernel_events, drains, recover, send, live, use_blocks]
+    return [
+        send,
+        live,
+        use_blocks,
+        letters,
+        large,
+        lists,
+        kernel_events,
+        drains,
+        recover,
+        letters,
+        send,
+        live,
+        use_blocks,
+    ]
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
@@ -195,7 +228,7 @@ def test_segment_that_changes_under_ones_feet_leads_nobody_outside(
             assert made < 200_000, "too many accesses"
             at = rng.choice(
                 [
-                    bench.at.mboxes + rng.randrange(12) * const.MBOX_STRIDE,
+                    bench.at.mboxes + rng.randrange(bench.at.nr_mboxes) * const.MBOX_STRIDE,
                     bench.at.pages,
                     bench.at.spans,
                     bench.at.queues,
