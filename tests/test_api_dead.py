@@ -464,8 +464,9 @@ def test_killed_re_senders_lose_nothing(notes: Notes) -> None:
 
     def resend() -> None:
         with upcall.connect("box") as remote:
-            for letter in remote.dead_letters():
+            for letter in remote.dead_letters()[:30]:
                 remote.resend([letter])
+            signal.pause()
 
     with running(proc):
         queue.send_many("order", [b"%4d" % i * (1 + i % 3 * 50) for i in range(total)])
@@ -479,7 +480,7 @@ def test_killed_re_senders_lose_nothing(notes: Notes) -> None:
             os.kill(pid, signal.SIGKILL)
             kills += ended(pid) == -signal.SIGKILL
         assert proc.drain(LONG_S) == []
-        assert kills > 3
+        assert kills > 10
         assert all(counts[i] >= 1 for i in range(total))
         assert sum(counts[i] for i in range(total)) <= total + kills
 
