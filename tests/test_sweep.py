@@ -62,7 +62,7 @@ def test_sweep(
         lacks(what)
     answer = answers[scene, how].result()
     assert not answer["failures"], "\n".join(answer["failures"])
-    assert answer["accesses"] >= 10, f"a sweep of {answer['accesses']} accesses shows nothing: {answer}"
+    assert answer["accesses"] >= 5, f"a sweep of {answer['accesses']} accesses shows nothing: {answer}"
     assert answer["played"] > answer["accesses"], "it never came to its end"
 
 

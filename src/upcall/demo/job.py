@@ -139,6 +139,8 @@ def _feed(
     with Reader(proc.name) as reader:
         before = reader.process()
         start = time.perf_counter()
+        if killer is not None:
+            killer.next = time.monotonic()  # the first one at once: a short run is to see one too
         for sender in senders:
             tell(sender, "go")
         with screen.progress(expected) as progress:
