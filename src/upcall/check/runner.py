@@ -77,10 +77,18 @@ def own_jobs(models: Sequence[str], seconds: float) -> list[Job]:
     return scenarios.jobs(models, seconds)
 
 
+def find(job: Job) -> None:
+    """Has a job's scenario registered."""
+    if job.scenario not in SCENARIOS:
+        if job.file is not None:
+            load(job.file)
+        else:
+            from . import exhibits, scenarios  # noqa: F401
+
+
 def run(job: Job, told: Callable[[Verdict], object] | None = None) -> Result:
     """Explores; a violation is looked for again with as few switches as it needs."""
-    if job.file is not None and job.scenario not in SCENARIOS:
-        load(job.file)
+    find(job)
     plan = Plan(job.scenario, SCENARIOS[job.scenario])
     try:
         explorer = _explorer(plan, job, job.preemptions, job.seconds)
@@ -137,8 +145,7 @@ def replay(path: Path) -> tuple[Story, list[str]]:
         job = Job(**kept)
     except (ValueError, KeyError, TypeError) as error:
         raise UpcallError(f"{path} is no saved violation of `upcall check`: {error}") from error
-    if job.file is not None:
-        load(job.file)
+    find(job)
     if job.scenario not in SCENARIOS:
         raise UpcallError(f"{path}: there is no scenario {job.scenario!r} (any more)")
     changed = [

@@ -29,6 +29,7 @@ MODELS = ("sc", "tso")
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
 )
+@click.option("--exhibit", help="What is known to break in others' algorithms: a name, or 'list'.")
 @click.option("--list", "only_list", is_flag=True, help="List the scenarios.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Write violations into this folder.")
 @click.option(
@@ -41,15 +42,16 @@ MODELS = ("sc", "tso")
 @json_option
 def check(
     scenarios: tuple[str, ...], model: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
-    seconds: float, jobs: int, only_list: bool, save: Path | None, replay: Path | None, page: Path | None,
-    all_steps: bool, as_json: bool,
+    seconds: float, jobs: int, exhibit: str | None, only_list: bool, save: Path | None, replay: Path | None,
+    page: Path | None, all_steps: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
     all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
     @upcall.check.scenario.
 
     A promise that can be broken is shown as a story, one row for each step, with as few switches as it needs. A verdict is
-    "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken.
+    "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken; of an exhibit, where
+    some scenarios are known to break, if anything is not as known.
 
     \b
     Models:
@@ -63,6 +65,8 @@ def check(
       upcall check my_lock.py --model tso --html story.html
       upcall check my_lock.py --deaths 1 --save found/
       upcall check --replay found/my_lock-tso.json
+      upcall check --exhibit list
+      upcall check --exhibit seed seed_round_robin_of_none
     """
     try:
         from ..check import runner
@@ -78,21 +82,33 @@ def check(
         if page is not None:
             page.write_text(story.page())
         return
+    if exhibit is not None:
+        from .exhibit import show_exhibit
+
+        as_known = show_exhibit(exhibit, scenarios, model, seconds, jobs, save, page, all_steps, as_json)
+        sys.exit(0 if as_known else 1)
     todo = _jobs(scenarios, model or MODELS, deaths, stops, preemptions, seconds)
     if only_list:
         click.echo("\n".join(dict.fromkeys(job.scenario for job in todo)))
         return
-    results = _run(todo, jobs)
+    results = run_jobs(todo, jobs)
     _report(results, as_json, all_steps)
     broken = [result for result in results if result.story is not None]
+    keep(broken, save, page)
+    if broken:
+        sys.exit(1)
+
+
+def keep(broken: list[Result], save: Path | None, page: Path | None) -> None:
+    """Writes violations into a folder, the first one's story as a page, if asked."""
+    from ..check import runner
+
     if save is not None and broken:
         save.mkdir(parents=True, exist_ok=True)
         for result in broken:
             runner.save(result, save / f"{result.job.scenario}-{result.job.model}.json")
     if page is not None and broken and broken[0].story is not None:
         page.write_text(broken[0].story.page())
-    if broken:
-        sys.exit(1)
 
 
 def _jobs(
@@ -128,7 +144,7 @@ def _jobs(
     return found
 
 
-def _run(todo: list[Job], jobs: int) -> list[Result]:
+def run_jobs(todo: list[Job], jobs: int) -> list[Result]:
     """Runs all, with a line for each as it ends."""
     from ..check.runner import run_all
 
@@ -150,7 +166,7 @@ def _run(todo: list[Job], jobs: int) -> list[Result]:
 
 def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
     if as_json:
-        print_json([_as_json(result) for result in results])
+        print_json([result_json(result) for result in results])
         return
     rows = [
         (
@@ -168,7 +184,7 @@ def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
             click.echo("\n".join(result.story.lines(everything=all_steps)))
 
 
-def _as_json(result: Result) -> dict[str, Any]:
+def result_json(result: Result) -> dict[str, Any]:
     """One result for programs."""
     found = dataclasses.asdict(result)
     found["verdict"].pop("violation")
