@@ -91,15 +91,19 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
     def large() -> None:
         for length in (100, 600, 20000, 70000, 200000):
             if block := arena.alloc_block(sender, length):
-                capacity = arena.block_capacity(sender, block)
-                data = arena.block_data(sender, block, capacity)
-                assert capacity == 0 or bench.at.arena <= data <= data + capacity <= bench.at.size
                 event.send_event(sender, 3, bench.message(1, length=length, block=block), const.NO_VCORE)
+            msg = bench.message(1, length=length)
+            if hasattr(msg, "src"):  # interpreted: Python cannot say to compiled code where bytes lie
+                msg.src = bytes(length)
+                if event.put_payload(sender, msg) == const.OK:
+                    event.send_event(sender, 3, msg, const.NO_VCORE)
 
     def send() -> None:
         for queue in (0, 1, 2, 3, 4, 2**64 - 1):
             for vcoreid in (0, 3, const.NO_VCORE, 2**64 - 1):
                 event.send_event(sender, queue, bench.message(1), vcoreid)
+        for vcoreid in (3, 4, 2**64 - 1):
+            event.send_indir(sender, 3, vcoreid)
 
     def lists() -> None:
         proc.proc_wakeup(s)
@@ -274,6 +278,53 @@ def test_quiet_hostile_segment_lets_a_vcore_sleep(step_life: StepLife, word: Cal
                     break
             else:
                 raise AssertionError(f"seed {seed}: the vcore never sleeps")
+
+
+def test_an_event_of_no_queue_lets_nobody_answer_for_one(life: Any) -> None:
+    """A slot's queue number leads to a word that is changed around each handler."""
+    bench = Bench(life)
+    bench.queue(0)
+    vc = bench.vcore(0)
+    bench.send(bench.actor(), 1)
+    cur = bench.mbox.Cursor(8)
+    assert bench.mbox.take(vc.s, cur)
+    before = bytes(bench.buffer[bench.at.mboxes : bench.at.size])
+    for queue in (bench.at.max_queues, 65534, 2**64 - 1):
+        bench.vcore_module.before_handler(vc, cur, queue, True)
+        bench.vcore_module.after_handler(vc, queue, True)
+        bench.vcore_module.poll_queue(vc, queue)
+        bench.vcore_module.stop_polling(vc, queue)
+    assert bytes(bench.buffer[bench.at.mboxes : bench.at.size]) == before
+
+
+def test_an_indirection_for_a_vcore_that_is_none_is_told_to_one_that_is(life: Any) -> None:
+    """A type's bit in place of a message, and the end of `send_many`, pass on the vcore that stands in the queue."""
+    bench = Bench(life)
+    bench.queue(0)
+    vc, sender = bench.vcore(0), bench.actor()
+    for vcoreid in (bench.at.max_vcores, 0xFFFFFFFF, 2**64 - 1):
+        bench.set(bench.layout.evq_at(bench.at, 0) + const.EVQ_ALERT, 0)
+        bench.event.send_indir(sender, 0, vcoreid)
+        assert bench.mbox.take(vc.s, vc.pub)
+
+
+def test_a_block_that_shrinks_before_it_is_written_stays_within_its_bounds(step_life: StepLife) -> None:
+    """Its span gets another class between the sender's claim and its copy."""
+    for before in range(60):
+        bench = Bench(step_life)
+        bench.queue(0)
+        sender, msg = bench.actor(), bench.message(1, length=20000)
+        msg.src = bytes(20000)
+
+        def shrink(bench: Bench = bench) -> None:
+            for span in range(bench.at.nr_spans):
+                at = bench.layout.span_at(bench.at, span)
+                bench.set(at, const.SPAN_SMALL | (bench.get(at) & ~0xFF))
+
+        step_life.steps.before(before, shrink)
+        status = bench.event.put_payload(sender, msg)
+        step_life.steps.left = -1
+        assert (status == const.OK) == (msg.block != 0)
 
 
 def test_hostile_segment_does_not_crash_the_compiled_life(lives: Any) -> None:

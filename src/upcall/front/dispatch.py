@@ -64,6 +64,10 @@ class Dispatcher(VCore):
         where: uint64_t = cur.taken
         number: uint64_t = ld16(s.mem, at + SL_TYPE)
         queue: uint64_t = ld16(s.mem, at + SL_QUEUE)
+        # Numbers of no table are no keys, neither of ours nor of the segment's.
+        if number >= s.max_types or queue > s.max_queues:
+            self.drop(cur, where, queue)
+            return 0
         if deaths_of(s, at) != 0 and self.lay_aside(cur.mbox, where, queue):
             return 0
         both: uint64_t = (queue << 16) | number

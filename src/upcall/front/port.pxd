@@ -9,17 +9,17 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    arm, close_all_held, close_held, copy_in, disarm, faa32, forget_wait, forked, futex_wait, interrupt, ld32, ld64, lda32,
+    arm, close_all_held, close_held, disarm, faa32, forget_wait, forked, futex_wait, interrupt, ld32, ld64, lda32,
     lda64, mb, mem_t, open_held, src_t, st64, still_armed, str32, str64, taken_from, wake_fd, watch_forks, world_base,
     world_free, world_locks, world_new, world_open, world_probe, world_t
 )
-from ..kern.arena cimport alloc_block, block_capacity, block_data, free_block
+from ..kern.arena cimport free_block
 from ..kern.const cimport (
     AS_SENT, AS_WAITS, EVENT_INDIR, EVENT_NOMSG, EVENT_ROUNDROBIN, EVENT_SPAM_PUBLIC, EVENT_VCORE_PRIVATE, EVQ_FLAGS,
     EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING
 )
 from ..kern.event cimport (
-    post_vcore_event, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
+    post_vcore_event, put_payload, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
 )
 from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
 from ..kern.proc cimport proc_state

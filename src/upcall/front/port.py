@@ -262,10 +262,9 @@ class Sender:
         s = self.s
         msg.block = 0
         if msg.length > INLINE_MAX and not (self.flags & EVENT_NOMSG):
-            msg.block = alloc_block(s, msg.length)
-            if msg.block == 0:
-                return FULL
-            copy_in(s.mem, block_data(s, msg.block, block_capacity(s, msg.block)), msg.src, msg.length)
+            status = put_payload(s, msg)
+            if status != OK:
+                return status
         status = send_event(s, self.queue, msg, vcore)
         # GONE may come after the message is there, and then its slot holds the block.
         if status != OK and status != GONE and msg.block != 0:
@@ -461,11 +460,7 @@ class Sender:
         msg.length = view.len
         status: uint64_t = OK
         if msg.length > INLINE_MAX:
-            msg.block = alloc_block(s, msg.length)
-            if msg.block != 0:
-                copy_in(s.mem, block_data(s, msg.block, block_capacity(s, msg.block)), msg.src, msg.length)
-            else:
-                status = FULL
+            status = put_payload(s, msg)
         if status == OK:
             status = post_vcore_event(s, msg, vcoreid, EVENT_VCORE_PRIVATE if private else 0)
             if status != OK and status != GONE and msg.block != 0:

@@ -54,7 +54,8 @@ class Background:
         end = None if timeout is None else time.monotonic() + timeout
         if not has_ended(self.pidfd):
             # What a handler in hand leaves behind is decided now, not when the supervisor gets to it.
-            with contextlib.suppress(NoSuchProcess):  # somebody else has stopped it just now
+            # Somebody else has stopped it just now, or its segment cannot be opened any more.
+            with contextlib.suppress(NoSuchProcess, SegmentError):
                 segment = self.proc.handle().segment
                 info = segment.seg.procinfo
                 if segment.u32(info + const.PI_SUPERVISOR_PID) == self.pid:  # and nobody has started another since

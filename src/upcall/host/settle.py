@@ -13,6 +13,7 @@ import contextlib
 import os
 import select
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..kern import const
 from ..kern.layout import Seg, slot_record_at, vcpd_at
@@ -69,10 +70,27 @@ def open_living(segment: Segment, seg: Seg, name: int) -> tuple[int, int] | None
 
 
 def open_host(segment: Segment, seg: Seg, vcoreid: int) -> Host | None:
-    """A vcore's host, if it lives."""
+    """A vcore's host, a process of its own, if it lives. Whoever is found here may be sent signals, so the segment's word
+    is not enough: the process must hold the read end of the vcore's FIFO, as its host does from before it is named."""
     name = host_name(segment, vcoreid)
     found = open_living(segment, seg, name)
-    return None if found is None else Host(vcoreid, name, *found)
+    if found is None or _reads(found[0], segment.path / f"vc{vcoreid}"):
+        return None if found is None else Host(vcoreid, name, *found)
+    os.close(found[1])
+    return None
+
+
+def _reads(pid: int, path: Path) -> bool:
+    """Whether a process has a file open for reading. False too if we may not look."""
+    with contextlib.suppress(OSError):
+        wanted = path.stat(follow_symlinks=False)
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                # The name first: a look at any file behind a link could wait for a server that is gone.
+                readable = entry.stat(follow_symlinks=False).st_mode & 0o400
+                if readable and Path(os.readlink(entry)).name == path.name and os.path.samestat(os.stat(entry), wanted):
+                    return True
+    return False
 
 
 def open_supervisor(segment: Segment, seg: Seg) -> int | None:

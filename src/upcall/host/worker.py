@@ -26,6 +26,7 @@ import traceback
 from types import FrameType
 from typing import Any, NoReturn
 
+from ..errors import UpcallError
 from ..front.dispatch import Dispatcher
 from ..kern import const
 from ..kern.layout import slot_record_at, vcpd_at
@@ -155,7 +156,8 @@ class VCoreHost:
                 self.dispatcher.threads.add(number)
         for item in self.definition.registrations:
             queue = None if item.queue is None else self.handle.queue_number(item.queue) + 1
-            self.dispatcher.handle(queue, self.handle.types[item.type], item.handler, item.batch_max)
+            number = self.handle.types.get(item.type) or self.handle.resolve(item.type)
+            self.dispatcher.handle(queue, number, item.handler, item.batch_max)
 
     def start(self) -> bool:
         """Hosts the vcore, in vcore context. False if somebody alive does."""
@@ -163,10 +165,12 @@ class VCoreHost:
         # Before anybody can find us through the vcore.
         at = slot_record_at(self.seg, self.seg.my_slot) + const.AS_DEFINITION
         self.segment.put_u64(at, fingerprint.whole(self.definition))
+        if self.signals:
+            self._open_fifo()  # before its name says that it is the host: see `open_host`
         if not host_vcore(self.seg, self.vcoreid):
             return False
         if self.signals:
-            self._open_fifo()
+            self._interrupts_on()
         parlib.vcore_entry(self.dispatcher)
         return True
 
@@ -175,6 +179,9 @@ class VCoreHost:
         # Two opens: on one that also writes, our own reading would raise the signal, since it makes room to write.
         self.fifo = self.segment.attachment.open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         self.fifo_writer = self.segment.attachment.open_file(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+    def _interrupts_on(self) -> None:
+        """Only as the vcore's host: another one's bytes must not be read."""
         forks.on_signal(INTERRUPT, self.dispatcher.on_interrupt)
         fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
         fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
@@ -222,8 +229,8 @@ class VCoreHost:
                 return
 
     def stopping(self) -> int:
-        """0, STOP_DRAIN or STOP_NOW."""
-        return self.segment.u32(self.seg.procinfo + const.PI_STOP)
+        """0, STOP_DRAIN or STOP_NOW, which every other word counts as: no vcore sleeps while one is there."""
+        return min(self.segment.u32(self.seg.procinfo + const.PI_STOP), const.STOP_NOW)
 
     def in_uthread_context(self, function: Any, *args: Any) -> None:
         """Runs user code with notifications on."""
@@ -309,8 +316,12 @@ def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     let_in()
-    segment = open_segment(name)
-    host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
+    try:
+        segment = open_segment(name)
+        host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
+    except UpcallError as error:
+        log.error("%s/vcore %d: cannot start: %s", name, vcoreid, error)
+        return 1
     proc._lend_handle(host.handle)
     if not host.start():
         return EXIT_HOSTED

@@ -2,10 +2,11 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport (
-    cas64, for32, for64, ld32, ld64, lda32, lda64, mb, rmb, st32, str32, u64, wmb, wrmb, xchg32
+    cas64, copy_in, for32, for64, ld32, ld64, lda32, lda64, mb, rmb, st32, str32, u64, wmb, wrmb, xchg32
 )
+from .arena cimport alloc_block, block_capacity, block_data, return_block
 from .const cimport (
-    ALERT_DOING, ALERT_DONE, ALERT_POLLED, AS_INDIRS, BAD_MAILBOX, BAD_QUEUE, BAD_TYPE, BAD_VCORE, BUSY,
+    ALERT_DOING, ALERT_DONE, ALERT_POLLED, AS_INDIRS, BAD_MAILBOX, BAD_QUEUE, BAD_TYPE, BAD_VCORE, BUSY, CORRUPT,
     EVENT_INDIR, EVENT_IPI, EVENT_NOMSG, EVENT_NOTHROTTLE, EVENT_ROUNDROBIN, EVENT_SPAM_FLAGS, EVENT_SPAM_PUBLIC,
     EVENT_VCORE_APPRO, EVENT_VCORE_MUST_RUN, EVENT_VCORE_PRIVATE, EVQ_ALERT, EVQ_FLAGS, EVQ_MBOX, EVQ_USED,
     EVQ_VCORE, EV_CHECK_MSGS, EV_EVENT, EV_POSIX_SIGNAL, FULL, GONE, LIST_TRIES_MAX, MAX_NR_EVENT, MB_BITMAP,
@@ -47,6 +48,8 @@ cpdef void ask_for_help(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef void send_indir(Seg s, uint64_t queue, uint64_t vcoreid) noexcept nogil
 @cython.locals(wanted=uint64_t, n=uint64_t)
 cpdef uint64_t pick_vcore(Seg s, uint64_t evq, uint64_t flags, uint64_t vcoreid) noexcept nogil
+@cython.locals(capacity=uint64_t)
+cpdef uint64_t put_payload(Seg s, Msg msg) noexcept nogil
 @cython.locals(evq=uint64_t, flags=uint64_t, wanted=uint64_t, own=uint64_t, status=uint64_t)
 cpdef uint64_t send_event(Seg s, uint64_t queue, Msg msg, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t unless_gone(Seg s) noexcept nogil

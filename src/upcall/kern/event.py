@@ -25,6 +25,7 @@ import cython
 if not cython.compiled:
     from ..machine.door import (
         cas64,
+        copy_in,
         for32,
         for64,
         ld32,
@@ -40,6 +41,7 @@ if not cython.compiled:
         wrmb,
         xchg32,
     )
+    from .arena import alloc_block, block_capacity, block_data, return_block
     from .const import (
         ALERT_DOING,
         ALERT_DONE,
@@ -50,6 +52,7 @@ if not cython.compiled:
         BAD_TYPE,
         BAD_VCORE,
         BUSY,
+        CORRUPT,
         EV_CHECK_MSGS,
         EV_EVENT,
         EV_POSIX_SIGNAL,
@@ -68,6 +71,7 @@ if not cython.compiled:
         EVQ_MBOX,
         EVQ_USED,
         EVQ_VCORE,
+        FULL,
         GONE,
         LIST_TRIES_MAX,
         MAX_NR_EVENT,
@@ -305,6 +309,8 @@ def send_indir(s: Seg, queue: int, vcoreid: int) -> None:
 
     Unlike the seed's flag ours has two set states. DONE (or POLLED by a named host): somebody will look, nothing to do.
     DOING: a sender is on its way, and may be killed or stopped on it; so we send an indirection of our own."""
+    if not vcoreid_is_safe(s, vcoreid):
+        vcoreid = 0  # callers pass on what stands in the queue
     evq = evq_at(s, queue)
     flags = ld32(s.mem, evq + EVQ_FLAGS)
     alert = ld64(s.mem, evq + EVQ_ALERT)
@@ -339,6 +345,21 @@ def pick_vcore(s: Seg, evq: int, flags: int, vcoreid: int) -> int:
         wanted = (ld32(s.mem, evq + EVQ_VCORE) + 1) % n
         st32(s.mem, evq + EVQ_VCORE, wanted)
     return wanted
+
+
+def put_payload(s: Seg, msg: Msg) -> int:
+    """Copies the payload at `msg.src` into a block of the arena, this actor's, in `msg.block`. OK; FULL, or CORRUPT (the
+    block has become smaller under our hands), and then there is no block."""
+    msg.block = alloc_block(s, msg.length)
+    if msg.block == 0:
+        return FULL
+    capacity = block_capacity(s, msg.block)
+    if capacity < msg.length:
+        return_block(s, msg.block)
+        msg.block = 0
+        return CORRUPT
+    copy_in(s.mem, block_data(s, msg.block, capacity), msg.src, msg.length)
+    return OK
 
 
 def send_event(s: Seg, queue: int, msg: Msg, vcoreid: int) -> int:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from ..kern.arena import alloc_block, block_capacity, block_data, free_block, name_block, own_block, return_block
+    from ..kern.arena import block_capacity, block_data, free_block, name_block, own_block, return_block
     from ..kern.const import (
         ABSENT,
         AS_SENT,
@@ -28,7 +28,6 @@ if not cython.compiled:
         EVQ_FLAGS,
         EVQ_MAX_REDELIVERIES,
         EVQ_ON_DEATH,
-        FULL,
         GEN_MASK,
         GONE,
         INLINE_MAX,
@@ -53,11 +52,11 @@ if not cython.compiled:
         SL_WORD,
         TAKEN,
     )
-    from ..kern.event import post_vcore_event, send_event
+    from ..kern.event import post_vcore_event, put_payload, send_event
     from ..kern.layout import Msg, Seg, count, dead_mbox, evq_at, word
     from ..kern.pages import tell_room
     from ..kern.ucq import advance_head, claim_slot, fill_slot, slot_at, tell_mbox_room
-    from ..machine.door import bytes_at, cas64, copy_in, ld16, ld32, ld64, lda64, st16, str64
+    from ..machine.door import bytes_at, cas64, ld16, ld32, ld64, lda64, st16, str64
     from .mbox import put_back
 
 
@@ -99,16 +98,8 @@ def read_message(s: Seg, at: int, msg: Msg) -> int:
     capacity = block_capacity(s, held)
     if capacity < msg.length or not own_block(s, held):
         return CORRUPT
-    msg.block = alloc_block(s, msg.length)
-    if msg.block == 0:
-        return FULL
-    room = block_capacity(s, msg.block)
-    if room < msg.length:
-        return_block(s, msg.block)
-        return CORRUPT
-    src = bytes_at(s.mem, block_data(s, held, capacity), msg.length)
-    copy_in(s.mem, block_data(s, msg.block, room), src, msg.length)
-    return OK
+    msg.src = bytes_at(s.mem, block_data(s, held, capacity), msg.length)
+    return put_payload(s, msg)
 
 
 def post_letter(s: Seg, mbox: int, at: int, msg: Msg) -> int:

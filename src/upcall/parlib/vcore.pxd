@@ -51,7 +51,7 @@ cpdef bint must_leave(VCore vc) except -1
 cpdef void look_at(VCore vc, uint64_t queue) except *
 @cython.locals(s=Seg, at=uint64_t, tries=uint64_t, alert=uint64_t)
 cpdef void poll_queue(VCore vc, uint64_t queue) noexcept
-@cython.locals(s=Seg, at=uint64_t)
+@cython.locals(s=Seg)
 cpdef void stop_polling(VCore vc, uint64_t queue) noexcept
 @cython.locals(s=Seg, n=uint64_t, queue=uint64_t, cur=Cursor)
 cpdef void look_everywhere(VCore vc) except *

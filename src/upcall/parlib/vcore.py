@@ -244,7 +244,7 @@ def poll_queue(vc: VCore, queue: int) -> None:
     s = vc.s
     at = evq_at(s, queue) + EVQ_ALERT
     tries = 0
-    while tries < WALK_MAX:
+    while tries < WALK_MAX and queue < s.max_queues:
         tries = tries + 1
         alert = lda64(s.mem, at)
         if (alert & 15) == ALERT_POLLED:
@@ -257,8 +257,8 @@ def stop_polling(vc: VCore, queue: int) -> None:
     """Takes POLLED back, if it is ours. The caller looks once more afterwards (the compare-and-swap is a full fence, as
     in `poll_queue`)."""
     s = vc.s
-    at = evq_at(s, queue) + EVQ_ALERT
-    cas64(s.mem, at, ALERT_POLLED | (s.me << 32), ALERT_NONE)
+    if queue < s.max_queues:
+        cas64(s.mem, evq_at(s, queue) + EVQ_ALERT, ALERT_POLLED | (s.me << 32), ALERT_NONE)
 
 
 def look_everywhere(vc: VCore) -> None:
