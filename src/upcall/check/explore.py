@@ -71,8 +71,8 @@ class Explorer(Model):
             if self.bounded:
                 verdict.why = f"every run with at most {self.limits.preemptions} preemption(s)"
         except (Broken, AssertionError) as broken:
-            if self.bounded and self.stale:
-                raise Shared from broken  # true, but what was taken for private may have hidden a preemption
+            if self.stale:
+                raise Shared from broken  # what was taken for private was not interleaved: no run that can be told
             verdict.violation = Violation(str(broken) or "assertion failed", self.taken())
         finally:
             verdict.states, verdict.moves, verdict.accesses = visited.used, self.made, self.accesses
@@ -149,10 +149,13 @@ class Explorer(Model):
 
     def taken(self):
         """The moves that led here."""
-        return [(int(self.done[k] & 255), int(self.done[k] >> 8), 0) for k in range(self.depth)]
+        return [
+            (int(self.done[k] & 255), int(self.done[k] >> 8 & 255), int(self.done[k] >> 16)) for k in range(self.depth)
+        ]
 
     def alone(self, since):
-        """Whether the moves since then are all steps of one actor."""
+        """Whether the moves since then are all steps of one actor that read the newest: an older store is not read for
+        ever."""
         k: uint64_t = since
         while k < self.depth:
             if self.done[k] != self.done[self.depth - 1] or (self.done[k] >> 8) != STEP:

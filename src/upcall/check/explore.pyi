@@ -13,6 +13,7 @@ class Explorer:
     tell: Callable[[Verdict], object] | None
     state: State
     accesses: int
+    stale_reads: dict[int, int]
     def __init__(
         self, plan: Any, model: str = "sc", deaths: int = 0, stops: int = 0, limits: Limits | None = None
     ) -> None: ...

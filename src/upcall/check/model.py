@@ -3,104 +3,31 @@
 Under `sc` a store is in memory at once. Under `tso` (x86) it goes into a buffer of its actor's own, in order, and reaches
 memory as a move of its own, at any time; its actor reads it from there; read-modify-writes, full fences and system calls
 wait until the buffer is empty. What a dead actor had in its buffer is in memory before anybody can tell that it is dead.
+Under `ra` (C11's release and acquire, as on ARM) a shared word is its history, of which each actor reads what its view
+allows (`views.py`). Fences, acquire loads and release stores mean what they mean there; read-modify-writes, futexes and
+calls to the world are full fences.
 """
 
 import cython
 
-from .verdict import Broken, Limits, State
+from .moment import Moment
+from .verdict import Broken
 
 
-class Model:
-    """A plan under a memory model, at one moment: memory, actors, buffers, what was noted; its moves, each of which can be
-    taken back."""
-
-    def __init__(self, plan, model: str = "sc", deaths: int = 0, stops: int = 0, limits=None):
-        self.plan = plan
-        self.model = model
-        self.tso = model == "tso"
-        self.deaths = deaths
-        self.stops = stops
-        self.limits = limits if limits is not None else Limits()
-        self.bounded = self.limits.preemptions is not None
-        self.programs = plan.programs
-        self.n = len(self.programs)
-        if self.n > 16:
-            raise ValueError(f"scenario {plan.name}: {self.n} actors (at most 16)")
-        self.words = plan.words
-        self.tell = None
-        self.trace = None
-        self.memory = cython.cast(cython.pointer(uint64_t), calloc(self.words + 1, 8))
-        self.touched = cython.cast(cython.pointer(uint64_t), calloc(self.words + 1, 8))
-        self.written = cython.cast(cython.pointer(uint64_t), calloc(self.words + 1, 8))
-        self.shared = cython.cast(cython.pointer(uint8_t), calloc(self.words + 1, 1))
-        self.undo_room = 1 << 16
-        self.undo = cython.cast(cython.pointer(uint64_t), malloc(self.undo_room * 16))
-        self.moves_room = 1 << 12
-        self.moves = cython.cast(cython.pointer(uint64_t), malloc(self.moves_room * 8))
-        self.stores = cython.cast(cython.pointer(cython.pointer(uint64_t)), calloc(16, 8))
-        i: uint64_t = 0
-        while i < 16:
-            self.room[i] = 1 << 10
-            self.stores[i] = cython.cast(cython.pointer(uint64_t), malloc(self.room[i] * 24))
-            i += 1
-
-    def __dealloc__(self):
-        free(self.memory)
-        free(self.touched)
-        free(self.written)
-        free(self.shared)
-        free(self.undo)
-        free(self.moves)
-        i: uint64_t = 0
-        while i < 16:
-            free(self.stores[i])
-            i += 1
-        free(self.stores)
-
-    # ---- for checks ----------------------------------------------------------------------------------------------
-
-    def word(self, number: uint64_t) -> uint64_t:
-        """A word of memory."""
-        return self.memory[number] if number < self.words else 0
-
-    def status_of(self, actor: uint64_t) -> int:
-        """An actor's status."""
-        return self.status[actor & 15]
-
-    def has_ended(self, actor: uint64_t) -> bool:
-        """Whether an actor has come to its end."""
-        node: Node = self.nodes[actor]
-        return node.kind == END
-
-    def share(self, words) -> None:
-        """Takes these words for shared from the start."""
-        for number in words:
-            if 0 <= number < self.words:
-                self.shared[cython.cast(uint64_t, number)] = 1
-
-    def shared_words(self) -> list:
-        """The words found to be shared so far."""
-        return [k for k in range(self.words) if self.shared[k]]
-
-    def buffered(self, actor: uint64_t) -> list:
-        """What is in an actor's store buffer: (word, shift, value)."""
-        found = []
-        k: uint64_t = self.head[actor]
-        while k < self.tail[actor]:
-            found.append(tuple([int(self.stores[actor][k * 3 + j]) for j in range(3)]))
-            k += 1
-        return found
+class Model(Moment):
+    """The moves of a plan under a memory model; each can be taken back."""
 
     # ---- from the start ------------------------------------------------------------------------------------------
 
     def replay(self, moves):
         """Makes these moves from the start, with everything traced: a list of (actor, kind, node, answer)."""
         self.trace = []
+        self.stale_reads = {}
         what = None
         try:
             self.start()
-            for who, kind, _choice in moves:
-                self.move(who | (kind << 8))
+            for who, kind, choice in moves:
+                self.move(who | (kind << 8) | (choice << 16))
             self.plan.always(self.state)
             if self.list_moves() == 0:
                 self.plan.at_end(self.state)
@@ -111,60 +38,14 @@ class Model:
         return found, what
 
     def start(self):
+        self.begin()
         k: uint64_t = 0
-        while k < self.words:
-            self.memory[k] = 0
-            k += 1
-        for at, value in self.plan.memory.items():
-            self.memory[at] = value
-        self.state = State(self, [program.name for program in self.programs])
-        self.nodes = [program.root for program in self.programs]
-        self.tables = [program.nodes for program in self.programs]
-        self.noted = []
-        self.mortal = 0
-        for i in self.plan.mortal:
-            self.mortal |= cython.cast(uint64_t, 1) << cython.cast(uint64_t, i)
-        k = 0
-        while k < 16:
-            self.status[k] = RUNS
-            self.head[k] = 0
-            self.tail[k] = 0
-            k += 1
-        self.hash = 0
-        self.died = 0
-        self.halted = 0
-        self.last = 255
-        self.used = 0
-        self.interrupted[0] = 0
-        self.interrupted[1] = 0
-        self.undone = 0
-        self.nmoves = 0
-        self.stale = False
-        k = 0
         while k < self.n:
             self.settle(k)
             k += 1
+        if self.ra:
+            self.forget()
         return 0
-
-    def key(self):
-        h: uint64_t = self.hash
-        i: uint64_t = 0
-        while i < self.n:
-            node: Node = cython.cast(Node, self.nodes[i])
-            h ^= mix((node.index << 12) | (self.status[i] << 8) | (i << 4) | 1)
-            k: uint64_t = self.head[i]
-            if k != self.tail[i]:
-                b: uint64_t = i + 17
-                while k < self.tail[i]:
-                    at: cython.pointer(uint64_t) = self.stores[i] + k * 3
-                    b = mix(b ^ mix(at[0] * 64 + at[1]) ^ at[2])
-                    k += 1
-                h ^= b
-            i += 1
-        h ^= mix(self.interrupted[0] * 2 + 0x1000003) ^ mix(self.interrupted[1] * 2 + 0x5000005)
-        if self.bounded:
-            h ^= mix((self.last << 32) | (self.used << 16) | 7)
-        return h
 
     # ---- moves ---------------------------------------------------------------------------------------------------
 
@@ -186,6 +67,8 @@ class Model:
         while i < self.n:
             if (only == 255 or only == i) and self.can_step(i):
                 self.add_move(i, STEP)
+                if self.ra:
+                    self.add_older(i)
             if self.head[i] != self.tail[i]:
                 self.add_move(i, FLUSH)
             i += 1
@@ -199,6 +82,23 @@ class Model:
             i += 1
         return self.nmoves - before
 
+    def add_older(self, i):
+        """Under `ra`: a move for each older store that the actor may read."""
+        node: Node = cython.cast(Node, self.nodes[i])
+        kind: uint64_t = node.kind
+        if kind != LOAD and kind != CAS and (kind != WAIT or self.status[i] == WOKEN):
+            return
+        if node.word >= self.words or self.views.slots[node.word] == NONE:
+            return
+        slot: uint64_t = self.views.slots[node.word]
+        most: uint64_t = self.views.choices(i, slot, kind != LOAD)
+        k: uint64_t = 1
+        while k < most:
+            # A change is of the newest store, or none.
+            if kind != CAS or (self.views.value(slot, k) >> node.shift) & node.mask != node.arg:
+                self.add_move(i, STEP | (k << 8))
+            k += 1
+
     def can_step(self, i):
         node: Node = cython.cast(Node, self.nodes[i])
         if node.kind == END or (self.status[i] != RUNS and self.status[i] != WOKEN):
@@ -210,8 +110,28 @@ class Model:
         return True
 
     def move(self, what):
+        if not self.ra:
+            return self.make(what)
+        self.views.keep()
+        self.push(U_VIEWS, 0, 0)
+        self.make(what)
+        return self.forget()
+
+    def forget(self):
+        """Under `ra`: forgets what nobody will read."""
+        living: uint64_t = 0
+        i: uint64_t = 0
+        while i < self.n:
+            if self.status[i] < STOPPED and cython.cast(Node, self.nodes[i]).kind != END:
+                living |= cython.cast(uint64_t, 1) << i
+            i += 1
+        self.views.forget(living, self.touched)
+        return 0
+
+    def make(self, what):
         i: uint64_t = what & 255
-        kind: uint64_t = what >> 8
+        kind: uint64_t = what >> 8 & 255
+        self.choice = what >> 16
         if kind == STEP:
             if self.bounded and i != self.last:
                 self.push(U_LAST, self.last, self.used)
@@ -228,6 +148,8 @@ class Model:
             # A killed process ends in the kernel, behind its last stores: nobody can tell before they are in memory.
             while self.head[i] != self.tail[i]:
                 self.flush(i)
+            if self.ra:
+                self.views.fence(i, FULL_FENCE)
             self.push(U_STATUS, i, self.status[i])
             self.status[i] = DEAD
             self.push(U_DIED, 0, 0)
@@ -265,7 +187,7 @@ class Model:
                 if kind > STORE and self.head[i] != self.tail[i]:
                     return 0
             elif kind == FENCE:
-                if node.arg != 0 and self.head[i] != self.tail[i]:
+                if node.arg != 0 and (self.ra or self.head[i] != self.tail[i]):
                     return 0
             elif kind == ALIVE:
                 if self.deaths != 0:
@@ -285,6 +207,13 @@ class Model:
         self.accesses += 1
         if kind <= AND:
             answer = self.access(i, node)
+        elif kind == FENCE:
+            if self.ra:
+                self.views.fence(i, node.extra)
+        elif self.ra and kind != NOTE and (kind != ALIVE or self.deaths != 0):
+            self.views.fence(i, FULL_FENCE)
+        if kind <= FENCE:
+            pass
         elif kind == WAIT:
             if self.status[i] == WOKEN:
                 self.push(U_STATUS, i, WOKEN)
@@ -293,11 +222,17 @@ class Model:
                 if not self.shared[node.word]:
                     self.shared[node.word] = 1
                     self.stale = True
-                if self.read(i, node) == node.arg:
+                if self.ra and self.views.slots[node.word] != NONE:
+                    answer = self.views.read(i, self.views.slots[node.word], self.choice, True)
+                    answer = (answer >> node.shift) & node.mask
+                else:
+                    answer = self.read(i, node)
+                if answer == node.arg:
                     self.push(U_STATUS, i, self.status[i])
                     self.status[i] = ASLEEP
                     if self.trace is not None:
                         self.trace.append((i, STEP, node, "sleeps"))
+                    self.choice = 0
                     return 0
                 answer = EAGAIN
         elif kind == WAKE:
@@ -329,7 +264,10 @@ class Model:
             node.follows = following
             node.cached = answer
         if self.trace is not None:
+            if self.choice != 0:
+                self.stale_reads[len(self.trace)] = int(self.choice)
             self.trace.append((i, STEP, node, answer))
+        self.choice = 0
         self.push(U_NODE, i, node.index)
         self.nodes[i] = following
         return 0
@@ -339,6 +277,8 @@ class Model:
         kind: uint64_t = node.kind
         answer: uint64_t = 0
         value: uint64_t = 0
+        if node.word < self.words and self.ra and self.views.slots[node.word] != NONE:
+            return self.access_history(i, node)
         if node.word >= self.words:
             raise Broken(f"G10: {self.programs[i].name} reaches outside the segment, at offset {node.offset}")
         if kind == LOAD:
@@ -375,14 +315,39 @@ class Model:
                     else:
                         answer = 0
                 else:
-                    value = node.arg
-                    if kind == ADD:
-                        value = (answer + value) & node.mask
-                    elif kind == OR:
-                        value = answer | value
-                    elif kind == AND:
-                        value = answer & value
+                    value = changed(node, answer)
                     self.write(node.word, node.shift, node.mask, value)
+        return answer
+
+    def access_history(self, i, node):
+        """The same, of a word that has a history."""
+        kind: uint64_t = node.kind
+        slot: uint64_t = self.views.slots[node.word]
+        answer: uint64_t = 0
+        if not (self.touched[node.word] >> i & 1):
+            self.stale = True  # what this actor could have read was not kept for it
+        self.touch(node.word, i, kind != LOAD)
+        if kind == LOAD:
+            answer = self.views.read(i, slot, self.choice, node.extra != 0)
+            return (answer >> node.shift) & node.mask
+        if kind == STORE:
+            # A store to a part of a word carries along what the store before did: a word has one history.
+            self.write(node.word, node.shift, node.mask, node.arg)
+            self.views.write(i, slot, self.memory[node.word], node.extra != 0, node.mask != ~cython.cast(uint64_t, 0))
+            return 0
+        self.views.fence(i, FULL_FENCE)
+        answer = (self.views.read(i, slot, self.choice, True) >> node.shift) & node.mask
+        if kind == CAS:
+            if answer == node.arg:
+                self.write(node.word, node.shift, node.mask, node.extra)
+                self.views.write(i, slot, self.memory[node.word], True, True)
+                answer = 1
+            else:
+                answer = 0
+        else:
+            self.write(node.word, node.shift, node.mask, changed(node, answer))
+            self.views.write(i, slot, self.memory[node.word], True, True)
+        self.views.fence(i, FULL_FENCE)
         return answer
 
     def wake(self, offset, most):
@@ -419,82 +384,14 @@ class Model:
         self.hash ^= mix(h)
         return 0
 
-    # ---- memory --------------------------------------------------------------------------------------------------
 
-    def read(self, i, node):
-        value: uint64_t = self.memory[node.word]
-        k: uint64_t = self.head[i]
-        while k < self.tail[i]:
-            at: cython.pointer(uint64_t) = self.stores[i] + k * 3
-            if at[0] == node.word:
-                wide: uint64_t = at[1] >> 8
-                if wide == 8:
-                    value = at[2]
-                else:
-                    mask: uint64_t = (cython.cast(uint64_t, 1) << (8 * wide)) - 1
-                    value = (value & ~(mask << (at[1] & 255))) | (at[2] << (at[1] & 255))
-            k += 1
-        return (value >> node.shift) & node.mask
-
-    def write(self, word, shift, mask, value):
-        before: uint64_t = self.memory[word]
-        value = (before & ~(mask << shift)) | (value << shift)
-        if value != before:
-            self.push(U_WORD, word, before)
-            self.memory[word] = value
-            self.hash ^= mix(mix(word + 3) ^ before) ^ mix(mix(word + 3) ^ value)
-
-    def touch(self, word, i, writes):
-        """Notes who touches a word: two actors, one of which writes, and it is shared."""
-        bit: uint64_t = cython.cast(uint64_t, 1) << i
-        self.touched[word] |= bit
-        if writes:
-            self.written[word] |= bit
-        if not self.shared[word] and self.written[word] != 0 and self.touched[word] & (self.touched[word] - 1):
-            self.shared[word] = 1
-            self.stale = True
-        return 0
-
-    # ---- back ----------------------------------------------------------------------------------------------------
-
-    def push(self, kind, a, b):
-        if self.undone == self.undo_room:
-            self.undo_room *= 2
-            self.undo = cython.cast(cython.pointer(uint64_t), realloc(self.undo, self.undo_room * 16))
-        self.undo[self.undone * 2] = kind | (a << 8)
-        self.undo[self.undone * 2 + 1] = b
-        self.undone += 1
-
-    def back(self, mark):
-        while self.undone > mark:
-            self.undone -= 1
-            kind: uint64_t = self.undo[self.undone * 2] & 255
-            a: uint64_t = self.undo[self.undone * 2] >> 8
-            b: uint64_t = self.undo[self.undone * 2 + 1]
-            if kind == U_NODE:
-                table: list = cython.cast(list, self.tables[a])
-                self.nodes[a] = table[b]
-            elif kind == U_WORD:
-                self.hash ^= mix(mix(a + 3) ^ b) ^ mix(mix(a + 3) ^ self.memory[a])
-                self.memory[a] = b
-            elif kind == U_STATUS:
-                self.status[a] = b
-            elif kind == U_HEAD:
-                self.head[a] = b
-            elif kind == U_TAIL:
-                self.tail[a] = b
-            elif kind == U_NOTE:
-                what = self.noted.pop()
-                notes: dict = self.state.notes
-                h: uint64_t = hash((what, notes[what])) & 0xFFFFFFFFFFFFFFFF
-                self.hash ^= mix(h)
-                notes[what] -= 1
-            elif kind == U_LAST:
-                self.last = a
-                self.used = b
-            elif kind == U_INTERRUPTED:
-                self.interrupted[a] = b
-            elif kind == U_DIED:
-                self.died -= 1
-            else:
-                self.halted -= 1
+def changed(node, before):
+    """What a read-modify-write makes of a value."""
+    value: uint64_t = node.arg
+    if node.kind == ADD:
+        return (before + value) & node.mask
+    if node.kind == OR:
+        return before | value
+    if node.kind == AND:
+        return before & value
+    return value

@@ -29,6 +29,7 @@ cdef class Node:
     cdef public Node parent
     cdef public object value, live, where, error
     cdef public dict edges
+    # extra: what a compare-and-swap writes; whether a load acquires, or a store releases; which fence (views.pxd)
     cdef uint64_t kind, offset, word, shift, mask, arg, extra, cached
     cdef Node follows
 

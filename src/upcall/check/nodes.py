@@ -32,8 +32,11 @@ class Node:
                 self.arg = request[3]
             if self.kind == CAS:
                 self.extra = request[4]
+            elif self.kind == LOAD or self.kind == STORE:
+                self.extra = request[len(request) - 1] != 0
         elif self.kind == FENCE:
             self.arg = request[1] == "mb"
+            self.extra = 3 if request[1] == "mb" else 2 if request[1] == "rmb" else 1
         elif self.kind == WAIT or self.kind == WAKE:
             self.offset = request[1]
             self.word = self.offset >> 3

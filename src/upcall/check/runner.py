@@ -26,7 +26,8 @@ MINIMISE_S = 20.0
 
 @dataclass(frozen=True)
 class Job:
-    """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits."""
+    """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits. `breaks`: it
+    is known to break a promise, or not to (None: it must not)."""
 
     scenario: str
     model: str = "sc"
@@ -35,6 +36,7 @@ class Job:
     preemptions: int | None = None
     seconds: float = 60.0
     file: str | None = None
+    breaks: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,19 @@ class Result:
     moves: tuple[Move, ...] = ()
     switches: int | None = None
     shared: tuple[int, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """What was to be found was found: a violation where one is known, else none."""
+        return self.verdict.ok != bool(self.job.breaks)
+
+    @property
+    def said(self) -> str:
+        """The verdict in a few words."""
+        if self.verdict.ok:
+            covered = "complete" if self.verdict.complete else self.verdict.why
+            return f"NOT BROKEN, {covered}" if self.job.breaks else covered
+        return "broken, as it must be" if self.job.breaks else "BROKEN"
 
 
 def load(file: str) -> list[str]:
@@ -71,7 +86,7 @@ def load(file: str) -> list[str]:
 
 
 def own_jobs(models: Sequence[str], seconds: float) -> list[Job]:
-    """The default set: upcall's own scenarios, under these models."""
+    """The default set: upcall's own scenarios, under these models; none given: under those that each names."""
     from . import scenarios
 
     return scenarios.jobs(models, seconds)
@@ -83,7 +98,23 @@ def find(job: Job) -> None:
         if job.file is not None:
             load(job.file)
         else:
-            from . import exhibits, scenarios  # noqa: F401
+            from . import classics, exhibits, scenarios  # noqa: F401
+
+
+def known_jobs(models: Sequence[str], seconds: float) -> dict[str, list[Job]]:
+    """Programs whose verdicts are known, by the name of each and by that of its group."""
+    from . import classics
+
+    return classics.known_jobs(models, seconds)
+
+
+def about() -> list[tuple[str, str, str]]:
+    """Of every scenario that upcall brings: its group, its name, and what it is about."""
+    from .classics import KNOWN
+    from .scenarios import CASES
+
+    own = [("protocol", case.name, case.about) for case in CASES.values()]
+    return own + [(each.group, each.name, each.about) for each in KNOWN.values()]
 
 
 def run(job: Job, told: Callable[[Verdict], object] | None = None) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import linecache
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import _life
@@ -74,6 +74,8 @@ def tell(explorer: Explorer, moves: list[Move]) -> Story:
     shared = set(explorer.shared_words())
     names = explorer.plan.names_of_words
     rows = [_row(explorer, shared, names, *step) for step in trace]
+    for number, newer in explorer.stale_reads.items():
+        rows[number] = replace(rows[number], what=f"{rows[number].what} ({newer} newer store{'s' * (newer > 1)})")
     actors = tuple(program.name for program in explorer.plan.programs)
     return Story(explorer.plan.name, explorer.model, actors, tuple(rows), broken or "nothing is broken")
 

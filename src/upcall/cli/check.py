@@ -16,12 +16,13 @@ from .show import console, json_option, print_json, table
 if TYPE_CHECKING:
     from ..check.runner import Job, Result
 
-MODELS = ("sc", "tso")
+MODELS = ("sc", "tso", "ra")
+DEFAULT = ("sc", "tso")
 
 
 @click.command(short_help="Explore every interleaving, store buffer and death in scenarios.")
 @click.argument("scenarios", metavar="[FILE.py|SCENARIO]...", nargs=-1)
-@click.option("--model", type=click.Choice(MODELS), multiple=True, help="Memory models (default: both).")
+@click.option("--model", type=click.Choice(MODELS), multiple=True, help="Memory models (default: sc and tso).")
 @click.option("--deaths", type=click.IntRange(0, 4), help="How many actors may be killed, before any access.")
 @click.option("--stops", type=click.IntRange(0, 4), help="How many may stop for ever, before any access.")
 @click.option("--preemptions", type=click.IntRange(0), help="Only runs with at most so many switches.")
@@ -57,11 +58,13 @@ def check(
     Models:
       sc    every interleaving of accesses
       tso   x86: stores wait in a buffer, and reach memory in order, later
+      ra    C11's release and acquire, as on ARM: a load may read an older store than the newest
 
     \b
     Examples:
       upcall check
       upcall check --list
+      upcall check litmus classics
       upcall check my_lock.py --model tso --html story.html
       upcall check my_lock.py --deaths 1 --save found/
       upcall check --replay found/my_lock-tso.json
@@ -87,15 +90,14 @@ def check(
 
         as_known = show_exhibit(exhibit, scenarios, model, seconds, jobs, save, page, all_steps, as_json)
         sys.exit(0 if as_known else 1)
-    todo = _jobs(scenarios, model or MODELS, deaths, stops, preemptions, seconds)
     if only_list:
-        click.echo("\n".join(dict.fromkeys(job.scenario for job in todo)))
+        _list(scenarios)
         return
+    todo = _jobs(scenarios, model, deaths, stops, preemptions, seconds)
     results = run_jobs(todo, jobs)
     _report(results, as_json, all_steps)
-    broken = [result for result in results if result.story is not None]
-    keep(broken, save, page)
-    if broken:
+    keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
+    if not all(result.ok for result in results):
         sys.exit(1)
 
 
@@ -111,12 +113,30 @@ def keep(broken: list[Result], save: Path | None, page: Path | None) -> None:
         page.write_text(broken[0].story.page())
 
 
+def _list(asked: tuple[str, ...]) -> None:
+    """Names of scenarios, with what they are about."""
+    from ..check.plan import SCENARIOS
+    from ..check.runner import about, load
+
+    rows = [
+        ("file", each, (SCENARIOS[each].__doc__ or "").partition("\n")[0])
+        for name in asked
+        if name.endswith(".py")
+        for each in load(name)
+    ]
+    if not rows:
+        rows = [row for row in about() if not asked or row[0] in asked or row[1] in asked]
+    wide = max((len(name) for _, name, _ in rows), default=0)
+    for group, name, said in rows:
+        click.echo(f"{group:<9} {name:<{wide}}  {said}")
+
+
 def _jobs(
     asked: tuple[str, ...], models: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
     seconds: float,
 ) -> list[Job]:  # fmt: skip
     """What to explore."""
-    from ..check.runner import Job, load, own_jobs
+    from ..check.runner import Job, known_jobs, load, own_jobs
 
     found: list[Job] = []
     for name in asked:
@@ -124,17 +144,20 @@ def _jobs(
             for each in load(name):
                 found += [
                     Job(each, model, deaths or 0, stops or 0, preemptions, seconds, str(Path(name).resolve()))
-                    for model in models
+                    for model in models or DEFAULT
                 ]
     names = [name for name in asked if not name.endswith(".py")]
     if names or not asked:
         own = own_jobs(models, seconds)
         known = {job.scenario for job in own}
+        others = known_jobs(models, seconds)
         for name in names:
-            if name not in known:
+            if name in others:
+                found += others[name]
+            elif name not in known and name != "protocol":
                 raise click.ClickException(f"no scenario {name!r}: see upcall check --list, or give a FILE.py")
         for job in own:
-            if not names or job.scenario in names:
+            if not names or job.scenario in names or "protocol" in names:
                 changes: dict[str, Any] = {
                     key: value
                     for key, value in (("deaths", deaths), ("stops", stops), ("preemptions", preemptions))
@@ -153,9 +176,8 @@ def run_jobs(todo: list[Job], jobs: int) -> list[Result]:
     for number, result in enumerate(run_all(todo, jobs), 1):
         results.append(result)
         verdict = result.verdict
-        said = "BROKEN" if not verdict.ok else "complete" if verdict.complete else verdict.why
         click.echo(
-            f"[{number}/{len(todo)}] {result.job.scenario} ({result.job.model}): {said}, {verdict.states} states, "
+            f"[{number}/{len(todo)}] {result.job.scenario} ({result.job.model}): {result.said}, {verdict.states} states, "
             f"{verdict.seconds:.1f} s",
             err=True,
         )
@@ -171,8 +193,7 @@ def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
     rows = [
         (
             result.job.scenario, v.model, v.deaths, v.stops,
-            "BROKEN" if not v.ok else "complete" if v.complete else v.why,
-            v.states, v.accesses, v.ran, f"{v.accesses / max(v.seconds, 1e-9):,.0f}", f"{v.seconds:.1f}",
+            result.said, v.states, v.accesses, v.ran, f"{v.accesses / max(v.seconds, 1e-9):,.0f}", f"{v.seconds:.1f}",
         )
         for result in results
         for v in (result.verdict,)
@@ -180,7 +201,7 @@ def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
     columns = ("scenario", "model", "#deaths", "#stops", "verdict", "#states", "#accesses", "#run", "#accesses/s", "#s")
     console().print(table("", columns, rows))
     for result in results:
-        if result.story is not None:
+        if result.story is not None and not result.job.breaks:
             click.echo("\n".join(result.story.lines(everything=all_steps)))
 
 

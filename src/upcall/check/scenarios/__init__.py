@@ -12,10 +12,9 @@ __all__ = ["CASES", "Case", "dying", "jobs", "leaving", "locks", "pages", "preem
 
 
 def jobs(models: Sequence[str], seconds: float) -> list[Job]:
-    """The default set, under those of these models that each scenario names."""
+    """The default set, under these models; none given: under those that each scenario names."""
     return [
         Job(name, model, case.deaths, case.stops, case.bound(model), seconds)
         for name, case in CASES.items()
-        for model in case.models
-        if model in models
+        for model in models or case.models
     ]

@@ -133,12 +133,15 @@ def producer_dies_turning_a_page(s: Scenario) -> None:
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
+OTHER_DONE = 60
+"""The interrupt that says so."""
 LENGTH = 20_000
 """Two blocks of this length fill a span."""
 
 
-def user(p: Process, name: str, times: int, *, mortal: bool = True) -> None:
-    """An actor that takes a block, writes into it, reads what it has written, and gives it back."""
+def user(p: Process, name: str, times: int, *, mortal: bool = True, done: int | None = None) -> None:
+    """An actor that takes a block, writes into it, reads what it has written, and gives it back; `done`: an interrupt that
+    it raises at its end."""
     seg, s, d, arena = p.attach(), p.s, p.life.machine.door, p.kern.arena
 
     def uses() -> None:
@@ -154,6 +157,8 @@ def user(p: Process, name: str, times: int, *, mortal: bool = True) -> None:
                 arena.free_block(seg, ref)
             s.note("used", name, ref != 0)
             i += 1
+        if done is not None:
+            s.interrupt(done)
 
     s.actor(uses, name=name, slot=seg.my_slot, mortal=mortal)
 
@@ -185,16 +190,21 @@ def blocks(s: Scenario) -> None:
     blocks_given_back(p)
 
 
-@case("G4", "G10", deaths=1, preemptions=2)
+@case("G4", "G10", deaths=1, preemptions=4)
 def block_of_the_dead(s: Scenario) -> None:
-    """One dies with a block, or while it carves a span: the scavenger gives it back, and takes nobody else's."""
+    """One dies with a block, or while it carves a span: scavengers give it back, and take nobody else's.
+
+    A span that somebody looks into, or gives back, just then is passed over: its block is found by the next scavenger,
+    which is whoever finds the arena full."""
     p = Process(s, geometry=TINY)
     user(p, "dies", 1)
-    user(p, "other", 1, mortal=False)
+    user(p, "other", 1, mortal=False, done=OTHER_DONE)
     seg, number, scavenge = p.attach(), s.names.index("dies"), p.kern.arena.scavenge_arena
 
     def scavenges() -> None:
         s.rest(DIED + number)
+        scavenge(seg)
+        s.rest(OTHER_DONE)
         scavenge(seg)
 
     s.actor(scavenges, name="watcher of dies", slot=seg.my_slot, mortal=False)
