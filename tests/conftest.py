@@ -33,6 +33,8 @@ def upcall_dir() -> Iterator[Path]:
     """The folder of this run's segments, on shared memory; processes that the tests start inherit it."""
     # Orphans become our children instead of init's: a worker that outlives its supervisor is then seen as a left-over.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # A run in a shell's background has Ctrl-C ignored, and so would have all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="upcall-test-", dir="/dev/shm"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UPCALL_DIR", str(folder))
