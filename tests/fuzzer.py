@@ -155,23 +155,35 @@ def program(faults: IO[str]) -> upcall.Proc:
 
 def sending(seed: str, notes: Notes, words: Words, me: int) -> None:
     """A sender's life: `words[me]` changes with each step that has returned, until `words[0]` is set."""
+    armed = [False]
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        if armed[0]:
+            armed[0] = False
+            raise Interrupted
 
+    # A queue may have been told to wait for room: each step is interrupted after a while, at most once.
     signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
     rng = random.Random(seed)
     while not words[0]:
-        with contextlib.suppress(upcall.UpcallError), upcall.connect("hostile") as remote:
+        with contextlib.suppress(upcall.UpcallError, Interrupted), upcall.connect("hostile") as remote:
             for _ in range(rng.randrange(200)):
-                _step(remote, rng, notes)
+                armed[0] = True
+                try:
+                    _step(remote, rng)
+                except (upcall.UpcallError, Interrupted):
+                    pass
+                except Exception:
+                    notes(traceback.format_exc())
+                armed[0] = False
                 words[me] = (words[me] + 1) % 256
                 if words[0]:
                     return
         words[me] = (words[me] + 1) % 256
 
 
-def _step(remote: upcall.Remote, rng: random.Random, notes: Notes) -> None:
+def _step(remote: upcall.Remote, rng: random.Random) -> None:
     sizes = [0, 1, 88, 89, 600, 5000, 33000, 70000]
 
     def send() -> None:
@@ -195,15 +207,7 @@ def _step(remote: upcall.Remote, rng: random.Random, notes: Notes) -> None:
         + [lambda: remote.signal(signal.SIGUSR1), remote.stats, lambda: remote.kernel_event(EventType.ALARM)]
         + [lambda: inspect.snapshot("hostile"), remote.dead_letters, lambda: inspect.dump("hostile")]
     )
-    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)  # a queue may have been told to wait for room
-    try:
-        what()
-    except (upcall.UpcallError, Interrupted):
-        pass
-    except Exception:
-        notes(traceback.format_exc())
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    what()
 
 
 def digest(path: Path) -> bytes:

@@ -195,9 +195,11 @@ def program(folder: Path, source: str, *args: object, name: str = "program.py") 
     """A Python program of its own, in a session of its own; killed at the end if it has not ended."""
     path = folder / name
     path.write_text(textwrap.dedent(source))
+    # Later Pythons warn of a fork beside threads, which some of these programs mean to do.
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", str(path), *map(str, args)]
     process = subprocess.Popen(
-        [sys.executable, str(path), *map(str, args)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
     )  # fmt: skip
     try:
         yield process

@@ -222,6 +222,26 @@ def test_ctrl_c_ends_run(ingest: subprocess.Popen[str]) -> None:
     assert upcall("clean").stdout == "nothing to clean\n"
 
 
+@pytest.mark.parametrize("command", ["check", "demo --no-peers", "bench --rows send-message --systems upcall"])
+def test_ctrl_c_ends_what_takes_long_at_once(command: str) -> None:
+    """Exit code 130, one word, and no process goes on (`nothing_left`): explorations of `check` look at no signal."""
+    process = subprocess.Popen(
+        [*COMMAND, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.communicate(timeout=20)[0]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("stopped")
+
+
 def test_clean(upcall_dir: Path) -> None:
     made = files.create("left", files.Geometry.for_memory(1, 1 << 20))
     made.close()

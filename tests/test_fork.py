@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -158,6 +159,8 @@ def test_a_child_of_a_child_connects_anew(notes: Notes) -> None:
                 if depth < 4:
                     assert ended(forked(lambda: child(depth + 1))) == 0
                 remote.queue("orders").send("order", arg1=depth + 10)
+            del remote
+            gc.collect()  # a FIFO that was written to is open as long as the handle is there
             assert own_files() == []
 
         assert ended(forked(lambda: child(2))) == 0
@@ -244,9 +247,10 @@ def test_a_child_that_ends_as_programs_do_touches_nothing_of_its_parent(tmp_path
         remote = upcall.connect("box")
         queue = remote.queue("orders")
         queue.send("order", arg1=1)
-        other = threading.Thread(target=lambda: (queue.send("order", arg1=1), gate.wait()))
-        gate = threading.Event()
+        other = threading.Thread(target=lambda: (queue.send("order", arg1=1), sent.set(), gate.wait()))
+        sent, gate = threading.Event(), threading.Event()
         other.start()
+        sent.wait()
         cycle = [Loud()]
         cycle.append(cycle)
         atexit.register(lambda: print("exit", os.getpid() == parent))

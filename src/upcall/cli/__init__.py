@@ -36,11 +36,14 @@ class Commands(click.Group):
     """A group that turns the errors of this package, and of the system, into one clear line."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command. ClickException, exit code 1, for what a user can mend."""
+        """Runs the command. ClickException, exit code 1, for what a user can mend; exit code 130 after Ctrl-C."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise  # click ends quietly: the reader of our output has seen enough
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise SystemExit(130) from None
         except (UpcallError, ValueError, OSError) as error:
             raise click.ClickException(one_line(error)) from error
 
