@@ -60,7 +60,7 @@ def test_a_broken_promise_is_a_story(wrong: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "store_buffering, tso:" in done.stdout
     assert "store_buffering, sc:" not in done.stdout
-    assert "x = 0x1 (into its buffer)" in done.stdout
+    assert "x = 1, into its buffer" in done.stdout
     assert "neither saw the other" in done.stdout
     page = (tmp_path / "story.html").read_text()
     assert "neither saw the other" in page

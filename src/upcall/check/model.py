@@ -99,6 +99,10 @@ class Model(Moment):
                 self.add_move(i, STEP | (k << 8))
             k += 1
 
+    def can_go_on(self, actor: uint64_t) -> bool:
+        """Whether an actor has a step to make now: it has not ended, and waits for nothing."""
+        return bool(self.can_step(actor))
+
     def can_step(self, i):
         node: Node = cython.cast(Node, self.nodes[i])
         if node.kind == END or (self.status[i] != RUNS and self.status[i] != WOKEN):

@@ -117,6 +117,7 @@ class Scenario:
         self.ends: list[Check] = []
         self.alls: list[Check] = []
         self.words: dict[int, str] = {}
+        self.namer: Callable[[int], str] | None = None
         self.spins = False
         """Whether actors may wait for others in loops (a spin lock); else such a loop is a broken promise."""
 
@@ -198,13 +199,20 @@ class Plan:
         first = self._scenario()
         self.memory = dict(first.memory)
         self.words = (first.size + 7) >> 3
-        self.names_of_words = first.words
+        self.about = lay_out.__doc__ or ""
+        self._names, self._namer = first.words, first.namer
         self.slots = first.slots
         self.mortal = first.mortal
         self.spins = first.spins
         self.ends, self.alls = first.ends, first.alls
         self._spare: dict[int, list[Callable[[], object]]] = {i: [body] for i, body in enumerate(first.bodies)}
         self.programs = [Program(self.hub, name, partial(self._body, i)) for i, name in enumerate(first.names)]
+
+    def name_of(self, offset: int) -> str:
+        """What lies at an offset, for people."""
+        if self._namer is not None:
+            return self._namer(offset)
+        return self._names.get(offset >> 3, f"+{offset}")
 
     def at_end(self, state: State) -> None:
         """All checks of a last state."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..kern import const
 from . import door, interp
+from .naming import namer
 from .plan import Scenario
 from .program import Hub
 from .rewrite import compiled
@@ -50,6 +51,7 @@ class Process:
         self.vcores = vcores
         self.at = self._seg()
         s.size = self.at.size
+        s.namer = namer(geometry, life.kern.layout)
         self.attached = 0
         self.hosts: dict[int, Any] = {}
         self.recorder = _recorder(life)

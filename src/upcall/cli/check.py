@@ -15,6 +15,7 @@ from .show import console, json_option, print_json, table
 
 if TYPE_CHECKING:
     from ..check.runner import Job, Result
+    from ..check.story import Story
 
 MODELS = ("sc", "tso", "ra")
 DEFAULT = ("sc", "tso")
@@ -81,7 +82,7 @@ def check(
         story, changed = runner.replay(replay)
         for line in changed:
             click.echo(f"changed since it was saved: {line}", err=True)
-        click.echo("\n".join(story.lines(everything=all_steps)))
+        echo_story(story, all_steps)
         if page is not None:
             page.write_text(story.page())
         return
@@ -99,6 +100,12 @@ def check(
     keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
     if not all(result.ok for result in results):
         sys.exit(1)
+
+
+def echo_story(story: Story, everything: bool) -> None:
+    """Prints a story, as wide as the terminal; in colour on one."""
+    wide = console()
+    click.echo("\n".join(story.lines(everything=everything, width=wide.width, color=wide.is_terminal)) + "\n")
 
 
 def keep(broken: list[Result], save: Path | None, page: Path | None) -> None:
@@ -202,7 +209,7 @@ def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
     console().print(table("", columns, rows))
     for result in results:
         if result.story is not None and not result.job.breaks:
-            click.echo("\n".join(result.story.lines(everything=all_steps)))
+            echo_story(result.story, all_steps)
 
 
 def result_json(result: Result) -> dict[str, Any]:

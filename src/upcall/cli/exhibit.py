@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import UpcallError
-from .check import keep, result_json, run_jobs
+from .check import echo_story, keep, result_json, run_jobs
 from .show import console, print_json, table
 
 if TYPE_CHECKING:
@@ -87,12 +87,13 @@ def _known(showing: Showing) -> dict[str, Any]:
 def _report(results: list[Result], surprises: dict[int, str], all_steps: bool) -> None:
     for result in results:
         if result.story is not None:
-            click.echo("\n".join(result.story.lines(everything=all_steps)) + "\n")
+            echo_story(result.story, all_steps)
     rows = []
     for result in results:
         verdict = result.verdict
-        came = "breaks" if not verdict.ok else "complete" if verdict.complete else verdict.why
         known = surprises[id(result)] or ("yes, it is known to break" if not verdict.ok else "yes, it is known to hold")
-        rows.append((result.job.scenario, verdict.model, verdict.deaths, verdict.stops, came, verdict.states, known))
+        rows.append(
+            (result.job.scenario, verdict.model, verdict.deaths, verdict.stops, result.said, verdict.states, known)
+        )
     columns = ("scenario", "model", "#deaths", "#stops", "verdict", "#states", "as known?")
     console().print(table("", columns, rows))

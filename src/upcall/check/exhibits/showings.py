@@ -20,7 +20,7 @@ class Showing:
     exhibit: str
     name: str
     lay_out: Layout
-    models: tuple[str, ...] = ("sc", "tso")
+    models: tuple[str, ...] = ("sc", "tso", "ra")
     broken: tuple[str, ...] = ()
     says: str = ""
     deaths: int = 0
@@ -34,7 +34,8 @@ class Showing:
 
     def job(self, model: str, seconds: float) -> Job:
         """Its exploration under a model."""
-        return Job(self.name, model, self.deaths, self.stops, self.bounds.get(model), seconds)
+        breaks = model in self.broken
+        return Job(self.name, model, self.deaths, self.stops, self.bounds.get(model), seconds, breaks=breaks)
 
     def unexpected(self, model: str, broken: str | None, complete: bool) -> str:
         """What is not as known, in words; nothing if all is. `broken`: what was found to break."""

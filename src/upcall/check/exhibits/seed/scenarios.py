@@ -143,7 +143,7 @@ def seed_two_wake_a_process(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", bounds={"tso": 1})
+@shown("seed", bounds={"tso": 1, "ra": 1})
 def seed_list_changes(s: Scenario) -> None:
     """Two vcores yield while a message is spammed: the walk along the list's heads, with its second test, and its bound."""
     p = laid_out(s, vcores=2, online=(0, 1))
@@ -240,7 +240,7 @@ def seed_dies_while_woken(s: Scenario) -> None:
 # ---- what does not -----------------------------------------------------------------------------------------------------
 
 
-@shown("seed", broken=("tso",), says="lost", bounds={"sc": 3, "tso": 2})
+@shown("seed", broken=("tso", "ra"), says="lost", bounds={"sc": 3, "tso": 2, "ra": 2})
 def seed_bit_behind_the_throttle(s: Scenario) -> None:
     """Three events as bits, with indirections: `check_bits` is still in the sender's store buffer when it reads
     `alert_pending`, which the vcore is about to clear. A write barrier does not keep a store before a load."""
@@ -252,7 +252,7 @@ def seed_bit_behind_the_throttle(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", broken=("tso",), says="lost", bounds={"sc": 3})
+@shown("seed", broken=("tso", "ra"), says="lost", bounds={"sc": 3})
 def seed_message_behind_the_throttle(s: Scenario) -> None:
     """The same with messages, if the consumer does not wait for a slot that is claimed but not `ready` yet, as the seed's
     does: `ready` is still in the sender's store buffer when it reads `alert_pending`."""
@@ -263,7 +263,7 @@ def seed_message_behind_the_throttle(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", broken=("tso",), says="lost")
+@shown("seed", broken=("tso", "ra"), says="lost")
 def seed_interrupt_lost_at_start(s: Scenario) -> None:
     """A vcore is given its core back, finds nothing pending, and runs user code. A sender relies on its flag, and has looked
     whether it is mapped while its own `notif_pending` was still in its store buffer: not yet, so no interrupt."""
@@ -276,7 +276,7 @@ def seed_interrupt_lost_at_start(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", broken=("sc", "tso"), says="lost")
+@shown("seed", broken=("sc", "tso", "ra"), says="lost")
 def seed_mail_without_pending(s: Scenario) -> None:
     """A message for a vcore's own mailbox from a queue that asks for no interrupt: `send_event` posts it with
     `post_ev_msg`, not with `post_vc_msg`, and `notif_pending` stays clear. The vcore runs, yields, and never looks."""
@@ -294,7 +294,7 @@ def seed_mail_without_pending(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", broken=("sc", "tso"), says="must-run")
+@shown("seed", models=("sc", "tso"), broken=("sc", "tso"), says="must-run")
 def seed_preemption_news_to_the_preempted(s: Scenario) -> None:
     """A vcore loses its core while the other one yields, and is off the online list but not yet inactive: the walk finds
     nobody online, and the head of the inactive ones, which may be messaged, is the preempted vcore itself. It is told of its
@@ -320,7 +320,7 @@ def seed_becomes_a_many_core_process(s: Scenario) -> None:
     nothing_lost(p)
 
 
-@shown("seed", broken=("sc", "tso"), says="ZeroDivisionError")
+@shown("seed", broken=("sc", "tso", "ra"), says="ZeroDivisionError")
 def seed_round_robin_of_none(s: Scenario) -> None:
     """The next of no vcores: the last one yields while a round-robin queue is sent to, and the kernel divides by zero."""
     p = laid_out(s, online=(0,))
