@@ -234,7 +234,7 @@ class Bench:
                 if self.slot_word(where) == self.ucq.empty_word(gen):
                     return
                 yield where
-            here = self.get(self.layout.page_at(self.at, page) + const.PG_NEXT)
+            here = self.layout.onward(self.get(self.layout.page_at(self.at, page) + const.PG_NEXT))
 
     def chain(self, mbox: int) -> list[int]:
         """The pages of a mailbox."""

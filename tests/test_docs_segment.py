@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "segment.md"
 
 PRIVATE = {
     "OK", "FULL", "BUSY", "GONE", "BAD_QUEUE", "BAD_VCORE", "BAD_MAILBOX", "BAD_TYPE", "CORRUPT", "ABSENT",
-    "NO_VCORE", "WALK_MAX", "LIST_TRIES_MAX", "WATCH_MAX", "LONG_NS", "FAST_STREAK", "FAILING", "NOT_SEEN", "SKIP_MAX",
+    "NO_VCORE", "WALK_MAX", "LIST_TRIES_MAX", "WATCH_MAX", "LONG_NS", "FAST_STREAK", "FAILING", "NOT_SEEN", "SKIP_ASK",
     "SPANS_TRIED",
 }  # fmt: skip
 """Numbers of const.pxd that never lie in a segment: results, and bounds on an actor's own steps."""

@@ -137,6 +137,7 @@ def everything(bench: Bench, vc: Any, sender: Any, watcher: Any) -> list[Callabl
             recover_module.mail_waits(s, mbox)
             ucq.mbox_depth(s, mbox)
             ucq.advance_head(s, mbox)
+            ucq.tidy_mbox(s, mbox)
 
     def letters() -> None:
         dead, box = bench.dead, bench.layout.dead_mbox(bench.at)
@@ -260,7 +261,7 @@ def test_quiet_hostile_segment_lets_a_vcore_sleep(step_life: StepLife, word: Cal
         bench, vc, _, _ = used(step_life, rng)
         for mbox in (8, 9, 11):
             at = bench.layout.mbox_at(bench.at, mbox)
-            for field in (const.MB_HEAD, const.MB_TAIL, const.MB_RESCAN):
+            for field in (const.MB_HEAD, const.MB_TAIL, const.MB_RESCAN, const.MB_UNLINKED):
                 if rng.random() < 0.7:
                     bench.set(at + field, word(rng))
         for page in range(1, 17):

@@ -210,7 +210,8 @@ def test_page_that_the_head_has_passed_comes_back(bench: Bench) -> None:
     seg = bench.actor()
     fill(bench, seg, 0, 5)
     first, second = bench.chain(0)
-    at = bench.layout.mbox_at(bench.at, 0)
+    at, link = bench.layout.mbox_at(bench.at, 0), bench.layout.page_at(bench.at, first) + const.PG_NEXT
+    bench.set(link, bench.get(link) | const.LINK_LEAVING)
     bench.set(at + const.MB_HEAD, bench.layout.place(second, 0, bench.pages.page_generation(seg, second)))
     assert bench.pages.scavenge_page(seg, second) == 0
     assert bench.pages.scavenge_page(seg, first) == 1

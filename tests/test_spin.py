@@ -95,11 +95,11 @@ def test_passed_over_slots_count_among_what_is_watched(bench: Bench) -> None:
     assert bench.send(sender, 1) == const.OK
     bench.run(vc)
     mbox = bench.event.queue_mbox(bench.at, 0)
-    claimed = [bench.ucq.claim_slot(sender, mbox) for _ in range(const.SKIP_MAX)]
+    claimed = [bench.ucq.claim_slot(sender, mbox) for _ in range(const.SKIP_ASK)]
     bench.run(vc)
     watches = bench.spin_module.Watches()
     n = bench.spin_module.watch(vc, watches)
-    assert n == 3 + const.SKIP_MAX
+    assert n == 3 + const.SKIP_ASK
     assert spins(bench, vc, watches, n)
     at = bench.ucq.slot_at(bench.at, claimed[-1])
     bench.ucq.fill_slot(sender, at, bench.message(2))

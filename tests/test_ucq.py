@@ -386,7 +386,7 @@ def test_claim_of_a_living_sender_is_not_cleared_away(bench: Bench) -> None:
 def test_more_dead_claims_than_a_cursor_remembers_hide_nothing(life: Any) -> None:
     bench = Bench(life, geometry=(4, 4, 64, 64, 4, 32, 8))
     seg = bench.actor()
-    dead = [bench.actor() for _ in range(const.SKIP_MAX + 5)]
+    dead = [bench.actor() for _ in range(const.SKIP_ASK + 5)]
     for actor in dead:
         claim(bench, actor)
         bench.kill(actor)
@@ -397,7 +397,7 @@ def test_more_dead_claims_than_a_cursor_remembers_hide_nothing(life: Any) -> Non
 def test_more_stopped_senders_than_a_cursor_remembers_lose_nothing(life: Any) -> None:
     bench = Bench(life, geometry=(4, 4, 64, 64, 4, 32, 8))
     seg = bench.actor()
-    stopped = [bench.actor() for _ in range(const.SKIP_MAX + 5)]
+    stopped = [bench.actor() for _ in range(const.SKIP_ASK + 5)]
     places = [claim(bench, actor) for actor in stopped]
     cur = bench.mbox.Cursor(MBOX)
     put(bench, seg, 1000)

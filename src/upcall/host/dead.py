@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..kern import const
 from ..kern.arena import block_capacity, block_data
-from ..kern.layout import Msg, dead_mbox, evq_at, mbox_at, page_at, place
+from ..kern.layout import Msg, dead_mbox, evq_at, mbox_at, onward, page_at, place
 from ..kern.ucq import slot_at
 from ..parlib.dead import discard_letter, resend_letter
 from ..parlib.mbox import recover_mbox
@@ -140,7 +140,7 @@ def _walk(segment: Segment) -> tuple[dict[int, int], bool]:
         for i in range(first, seg.page_slots):
             if _is_letter(words[i], gen):
                 found[before + i + 1] = place(page, i, gen)
-        here, first = data[const.PG_NEXT // 8], 0
+        here, first = onward(data[const.PG_NEXT // 8]), 0
     return found, True
 
 

@@ -14,7 +14,7 @@ from ..host.segment import open_segment
 from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, WATCHER_LOCK, is_locked
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, name_of, page_at, slot_record_at, vcpd_at
+from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, name_of, onward, page_at, slot_record_at, vcpd_at
 from .records import (
     ALERT_STATES,
     ON_DEATH,
@@ -159,13 +159,15 @@ class Reader:
         here = struct.unpack_from("Q", record, const.MB_HEAD)[0]
         first = here >> 20 & 0xFFF
         box = Mailbox(number, Counter(), 0, Counter(), bits, (), None)
-        seen: dict[int, None] = {}
+        seen: dict[int, int] = {}
         while page := here & const.PAGE_MASK:
             if page > self.geometry.nr_pages or first > self.geometry.page_slots:
                 return dataclasses.replace(box, odd=f"leads to page {page} slot {first}", pages=tuple(seen)), True
+            if seen.get(page, here >> 32) != here >> 32:
+                return dataclasses.replace(box, pages=tuple(seen)), False  # given back, and appended again
             if page in seen:
                 return dataclasses.replace(box, odd=f"its pages lead back to page {page}", pages=tuple(seen)), True
-            seen[page] = None
+            seen[page] = here >> 32
             after = self._count(box, page, here >> 32, first)
             if after is None:
                 return dataclasses.replace(box, pages=tuple(seen)), False
@@ -197,7 +199,8 @@ class Reader:
                 runtime += 1
             else:
                 by_queue[queue] += 1
-        return dataclasses.replace(box, slots=states, by_queue=by_queue, runtime=runtime), data[const.PG_NEXT // 8]
+        after = onward(data[const.PG_NEXT // 8])
+        return dataclasses.replace(box, slots=states, by_queue=by_queue, runtime=runtime), after
 
     def mailboxes(self) -> Iterator[Mailbox]:
         """The mailboxes that have ever been used."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..flags import EventType
 from ..kern import const
-from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, page_at, span_at, vcpd_at
+from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, onward, page_at, span_at, vcpd_at
 from .reader import Reader
 from .records import P_STATES, PAGE_STATES, SPAN_STATES, STOPS, VC_STATES, called
 
@@ -126,6 +126,7 @@ def _mailbox(reader: Reader, number: int) -> Words:
         "limit": reader.u64(at + const.MB_LIMIT) or None,
         "room_waiters": reader.u32(at + const.MB_ROOM_WAITERS),
         "rescan": reader.u64(at + const.MB_RESCAN),
+        "unlinked": reader.u64(at + const.MB_UNLINKED),
         "check_bits": reader.u32(at + const.MB_CHECK_BITS),
         "bits": [reader.type_name(bit) for bit in box.bits],
         "slots": dict(box.slots),
@@ -155,7 +156,8 @@ def _pages(reader: Reader) -> Words:
                     "owner": f"mailbox {word >> 32}" if linked else reader.owner(word >> 32),
                     "mailbox": header[const.PG_MBOX // 8],
                     "sequence": header[const.PG_SEQ // 8],
-                    "next": place(header[const.PG_NEXT // 8]),
+                    "next": place(onward(header[const.PG_NEXT // 8])),
+                    "leaving": bool(header[const.PG_NEXT // 8] & const.LINK_LEAVING),
                 }
             )
     return {"total": reader.geometry.nr_pages, "real": real, "states": dict(states), "used": used}

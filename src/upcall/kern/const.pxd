@@ -49,7 +49,7 @@ cdef enum:
     FAST_STREAK = 8     # so many short handlers in a row make its queue a fast one
     NOT_SEEN = 0xFFFF   # of a page: nothing was in hand, but some messages wait to be delivered again
     FAILING = 5         # deaths in a row soon after the start: reported, and shown as a state
-    SKIP_MAX = 32       # unfinished slots that a consumer passes over before it starts again at the first
+    SKIP_ASK = 32       # unfinished slots that a consumer passes over before it asks whether their senders live
 
     # ---- header (page 0 of the file) ------------------------------------------------------------------------------
     HDR_MAGIC = 0
@@ -67,7 +67,7 @@ cdef enum:
     HDR_CREATION = 56   # a random number: tells this segment from a later one of the same name
     HDR_NAME = 64
     HEADER_SIZE = 4096
-    ABI = 2
+    ABI = 3
 
     # ---- attach slot ----------------------------------------------------------------------------------------------
     SLOT_STRIDE = 128
@@ -198,6 +198,7 @@ cdef enum:
     MB_ROOM = 136       # u32 futex, raised when room appears while somebody waits
     MB_ROOM_WAITERS = 140
     MB_RESCAN = 144     # u64 raised when a slot behind some cursor became READY again
+    MB_UNLINKED = 152   # u64 raised when a page has been taken out of the chain behind its first
     MB_CHECK_BITS = 192
     MB_BITMAP = 256     # MAX_TYPES bits
     MB_BITMAP_WORDS = 16
@@ -206,7 +207,8 @@ cdef enum:
     PAGE_HEADER = 128
     PG_WORD = 0
     PG_SEQ = 8
-    PG_NEXT = 16        # u64 place
+    PG_NEXT = 16        # u64 place; with LINK_LEAVING: this page leaves its chain, and the link changes no more
+    LINK_LEAVING = 0x100000
     PG_MBOX = 24
     PAGE_SLOTS = 255
     SLOT_SIZE = 128

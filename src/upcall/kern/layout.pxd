@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport ld64, mem_t, src_t, st64, world_t
 from .const cimport (
-    EVQ_STRIDE, HEADER_SIZE, MBOX_STRIDE, NAME_BYTES, NO_VCORE, OK, PAGE_HEADER, PI_KERNEL_EVTS, PROCINFO_SIZE,
+    EVQ_STRIDE, HEADER_SIZE, LINK_LEAVING, MBOX_STRIDE, NAME_BYTES, NO_VCORE, OK, PAGE_HEADER, PI_KERNEL_EVTS, PROCINFO_SIZE,
     SLOT_SIZE, SLOT_STRIDE, SMALL_CLASSES, SPAN_SIZE, SPAN_STRIDE, VCPD_STRIDE
 )
 
@@ -43,6 +43,10 @@ cdef inline uint64_t word(uint64_t state, uint64_t gen, uint64_t owner) noexcept
 cdef inline uint64_t place(uint64_t page, uint64_t slot, uint64_t gen) noexcept nogil:
     """A place in a mailbox: `page` counts from 1, so 0 is nowhere."""
     return page | (slot << 20) | (gen << 32)
+
+cdef inline uint64_t onward(uint64_t link) noexcept nogil:
+    """The place that a page's link leads to, whether or not that page is leaving its chain."""
+    return link & ~LINK_LEAVING
 
 cdef inline uint64_t vcpd_at(Seg s, uint64_t vcoreid) noexcept nogil:
     return s.vcpds + vcoreid * VCPD_STRIDE

@@ -5,7 +5,17 @@ A page's header holds one word, (state, generation, name), and that word alone s
     FREE    -> CLAIMED   by compare-and-swap, with the claimer's name; the generation rises
     CLAIMED -> LINKED    by anybody, once a mailbox leads to it; the name is then the mailbox's number
     CLAIMED -> FREE      by its claimer, who lost the race to link it (the generation falls back: nobody saw it)
-    LINKED  -> FREE      by anybody, once the mailbox's head has passed it
+    LINKED  -> FREE      by anybody, once it is out of the mailbox's chain
+
+A page leaves its chain when its slots are all DONE and another page follows: the mailbox's head passes it, or, while the
+head stands before a slot that stays unfinished for long, the page before it is linked to the one behind. First its own link
+is marked (`leave_page`), by compare-and-swap, and from then on nobody changes that link: else whoever takes out the page
+behind it at the same moment would do so by a link that nobody follows any more, and give back a page that the chain still
+leads to. A link is only ever changed from one that is not marked, so only in a page that is in its chain; and since it
+carries the generation of the page that it leads to, never in a later life of either page. Who walks on from a page that has
+left comes to where the chain went on, or to a page of another generation, and starts again from the head. Died or stopped
+after the mark: the next one through takes the page out. After that: it is marked, and the mailbox does not lead to it
+(`scavenge_page`).
 
 The bitmap of free pages is a hint: a bit may be missing (its writer died: `scavenge_pages` sets it again) or be set
 wrongly (the compare-and-swap on the header fails). Pages are made real (backed by memory) before their first claim, so
@@ -24,6 +34,7 @@ if not cython.compiled:
         cas64,
         ctz64,
         faa32,
+        faa64,
         fand64,
         for64,
         futex_wake,
@@ -41,24 +52,28 @@ if not cython.compiled:
         AS_WORD,
         FULL,
         GEN_MASK,
+        LINK_LEAVING,
         MB_HEAD,
+        MB_UNLINKED,
         OK,
         PAGE_CLAIMED,
         PAGE_FREE,
+        PAGE_HEADER,
         PAGE_LINKED,
         PAGE_MASK,
         PAGES_CHUNK,
         PG_MBOX,
         PG_NEXT,
-        PG_SEQ,
         PG_WORD,
         PI_PAGES_REAL,
         PI_POOL_ROOM,
         PI_POOL_WAITERS,
         SLOT_GEN_MASK,
         SLOT_MASK,
+        SLOT_SIZE,
+        WALK_MAX,
     )
-    from .layout import Seg, count, mbox_at, page_at, slot_record_at, word
+    from .layout import Seg, count, mbox_at, onward, page_at, slot_record_at, word
 
 
 def page_owner_name(w: int) -> int:
@@ -216,11 +231,101 @@ def link_page(s: Seg, page: int, gen: int, mbox: int) -> None:
         cas64(s.mem, at, w, word(PAGE_LINKED, gen, mbox))
 
 
+def is_linked(s: Seg, page: int, gen: int, mbox: int) -> bool:
+    """Whether the page, which was reached through this mailbox, is LINKED to it."""
+    link_page(s, page, gen, mbox)
+    return ld64(s.mem, page_at(s, page) + PG_WORD) == word(PAGE_LINKED, gen, mbox)
+
+
 def retire_page(s: Seg, page: int, gen: int, mbox: int) -> None:
-    """LINKED -> FREE, once the mailbox's head has passed the page and all its slots are DONE."""
+    """LINKED -> FREE, once the page is out of its mailbox's chain."""
     link_page(s, page, gen, mbox)
     if cas64(s.mem, page_at(s, page) + PG_WORD, word(PAGE_LINKED, gen, mbox), word(PAGE_FREE, gen, 0)):
         give_page(s, page)
+
+
+def all_done(s: Seg, page: int, i: int, gen: int) -> int:
+    """The first slot from `i` on that is not DONE in this generation, or the page's number of slots."""
+    slots = page_at(s, page) + PAGE_HEADER
+    done = gen << 8
+    while i < s.page_slots:
+        w = lda64(s.mem, slots + i * SLOT_SIZE)
+        if w != done:
+            break
+        i = i + 1
+    return i
+
+
+def leave_page(s: Seg, page: int, gen: int) -> bool:
+    """Marks the link of a page whose slots are all DONE and which is not the last of its chain: it leaves. True if it is
+    marked, now or before. Any actor may: it only says what the slots say, and DONE is for the rest of a generation."""
+    at = page_at(s, page) + PG_NEXT
+    tries = 0
+    while tries < WALK_MAX:
+        tries = tries + 1
+        link = lda64(s.mem, at)
+        rmb()  # the link before the word: unchanged, the link belongs to this generation (pairs with `claim_page`)
+        if page_generation(s, page) != gen or (onward(link) & PAGE_MASK) == 0:
+            return False
+        if (link & LINK_LEAVING) != 0:
+            return True
+        # The slots after the link: were it the other way round, the page could be recycled and be full of new messages in
+        # between, and its new link be marked.
+        if all_done(s, page, 0, gen) < s.page_slots:
+            return False
+        if cas64(s.mem, at, link, link | LINK_LEAVING):
+            return True
+    return False
+
+
+def unlink_pages(s: Seg, mbox: int) -> int:
+    """Takes the marked pages behind the first out of a mailbox's chain, and gives them back; returns how many. What it
+    cannot take out, because the page before is leaving too, somebody else will: who marks a page walks after it."""
+    found = 0
+    steps = 0
+    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and steps < WALK_MAX + 2 * s.nr_pages:
+        steps = steps + 1
+        at = page_at(s, here & PAGE_MASK)
+        link = lda64(s.mem, at + PG_NEXT)
+        after = onward(link)
+        page = after & PAGE_MASK
+        if page == 0 or page > s.nr_pages:
+            break
+        following = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        rmb()  # both links before both words: unchanged, the links belong to this chain (pairs with `claim_page`)
+        if page_generation(s, here & PAGE_MASK) != (here >> 32) or page_generation(s, page) != (after >> 32):
+            here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+        elif (following & LINK_LEAVING) == 0 or (link & LINK_LEAVING) != 0:
+            here = after
+        elif not is_linked(s, page, after >> 32, mbox):
+            here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)  # given back since; or marks that no protocol step wrote
+        elif cas64(s.mem, at + PG_NEXT, link, onward(following)):
+            # Before the page can be used again: a cursor that loses its way finds that this has risen (pairs with the
+            # load in `restart`), and so that it was no fault of the segment's.
+            faa64(s.mem, mbox_at(s, mbox) + MB_UNLINKED, 1)
+            retire_page(s, page, after >> 32, mbox)
+            found = found + 1
+    return found
+
+
+def sweep_mbox(s: Seg, mbox: int) -> int:
+    """Gives back every page behind a mailbox's first whose slots are all DONE; returns how many."""
+    left = 0
+    steps = 0
+    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and steps < s.nr_pages:
+        steps = steps + 1
+        if leave_page(s, here & PAGE_MASK, here >> 32):
+            left = left + 1
+        after = lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT)
+        rmb()  # the link before the word, as in `leave_page`
+        if page_generation(s, here & PAGE_MASK) != (here >> 32):
+            break
+        here = onward(after)
+    if left == 0:
+        return 0
+    return unlink_pages(s, mbox)
 
 
 def reachable(s: Seg, mbox: int, page: int, gen: int) -> bool:
@@ -233,7 +338,7 @@ def reachable(s: Seg, mbox: int, page: int, gen: int) -> bool:
             return True
         if at == page and (here >> 32) == gen:
             return True
-        after = lda64(s.mem, page_at(s, at) + PG_NEXT)
+        after = onward(lda64(s.mem, page_at(s, at) + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         if page_generation(s, at) != (here >> 32) or ((after & PAGE_MASK) == 0 and (after >> 32) != (here >> 32)):
             return True  # recycled under our feet: the link leads elsewhere
@@ -264,27 +369,28 @@ def scavenge_page(s: Seg, page: int) -> int:
         if cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, (gen - 1) & GEN_MASK, 0)):
             give_page(s, page)
             return 1
-    if state == PAGE_LINKED and (w >> 32) < s.nr_mboxes:
-        # Whoever moved the head past it died before giving it back. Sequence numbers rise along a mailbox.
-        head = lda64(s.mem, mbox_at(s, w >> 32) + MB_HEAD)
-        front = head & PAGE_MASK
-        if front != 0 and front <= s.nr_pages and front != page:
-            passed = ld64(s.mem, at + PG_SEQ) < ld64(s.mem, page_at(s, front) + PG_SEQ)
-            # The head again: unchanged, its page was not recycled while its number was read.
-            rmb()  # pairs with the compare-and-swap of the head in `advance_head`; else an older head could be read
-            if passed and lda64(s.mem, mbox_at(s, w >> 32) + MB_HEAD) == head:
-                if cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, gen, 0)):
-                    give_page(s, page)
-                    return 1
+    # Marked, and the chain does not lead to it: whoever moved the head past it, or took it out, died before it gave it
+    # back. The mark after the word (an acquire): it is of this life of the page. A page that has left does not come back.
+    leaves = state == PAGE_LINKED and (lda64(s.mem, at + PG_NEXT) & LINK_LEAVING) != 0
+    if leaves and (w >> 32) < s.nr_mboxes and not reachable(s, w >> 32, page, gen):
+        faa64(s.mem, mbox_at(s, w >> 32) + MB_UNLINKED, 1)  # as in `unlink_pages`
+        if cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, gen, 0)):
+            give_page(s, page)
+            return 1
     return 0
 
 
 def scavenge_pages(s: Seg) -> int:
-    """Looks at every real page; returns how many came back. Slow path: the pool is full, or somebody has died."""
+    """Looks at every mailbox and every real page; returns how many came back. Slow path: the pool is full, or somebody has
+    died."""
     real = ld64(s.mem, s.procinfo + PI_PAGES_REAL)
     if real > s.nr_pages:
         real = s.nr_pages
     found = 0
+    mbox = 0
+    while mbox < s.nr_mboxes:
+        found = found + sweep_mbox(s, mbox)
+        mbox = mbox + 1
     page = 1
     while page <= real:
         found = found + scavenge_page(s, page)

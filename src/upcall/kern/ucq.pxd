@@ -7,13 +7,16 @@ from ..machine.door cimport (
 )
 from .arena cimport name_block
 from .const cimport (
-    AS_SYSCALLS, BUSY, CLAIMED, CORRUPT, FULL, GEN_MASK, INLINE_MAX, MB_HEAD, MB_LIMIT, MB_ROOM, MB_ROOM_WAITERS,
-    MB_TAIL, OK, PAGE_FREE, PAGE_HEADER, PAGE_MASK, PG_MBOX, PG_NEXT, PG_SEQ, PG_WORD, PI_POOL_ROOM, READY,
+    AS_SYSCALLS, BUSY, CLAIMED, CORRUPT, FULL, GEN_MASK, INLINE_MAX, LINK_LEAVING, MB_HEAD, MB_LIMIT, MB_ROOM,
+    MB_ROOM_WAITERS, MB_TAIL, OK, PAGE_FREE, PAGE_HEADER, PAGE_LINKED, PAGE_MASK, PG_MBOX, PG_NEXT, PG_SEQ,
+    PG_WORD, PI_POOL_ROOM, READY,
     SLOT_SIZE, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SL_BLOCK, SL_INLINE, SL_LEN, SL_QUEUE, SL_TYPE, SL_WORD,
     TAKEN, WALK_MAX
 )
-from .layout cimport Msg, Seg, count, mbox_at, page_at, place, word
-from .pages cimport abandon_page, alloc_page, link_page, page_generation, retire_page
+from .layout cimport Msg, Seg, count, mbox_at, onward, page_at, place, word
+from .pages cimport (
+    abandon_page, all_done, alloc_page, leave_page, link_page, page_generation, retire_page, sweep_mbox, unlink_pages
+)
 from .proc cimport tell_holders
 
 cpdef uint64_t empty_word(uint64_t gen) noexcept nogil
@@ -28,7 +31,8 @@ cpdef uint64_t slot_at(Seg s, uint64_t where) noexcept nogil
 @cython.locals(at=uint64_t, head=uint64_t, tail=uint64_t, front=uint64_t, back=uint64_t, pages=uint64_t, used=uint64_t, before=uint64_t)
 cpdef uint64_t mbox_depth(Seg s, uint64_t mbox) noexcept nogil
 cpdef bint is_full(Seg s, uint64_t mbox, uint64_t limit) noexcept nogil
-@cython.locals(here=uint64_t, found=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, last=uint64_t, w=uint64_t, after=uint64_t)
+cpdef uint64_t slot_number(Seg s, uint64_t page, uint64_t i) noexcept nogil
+@cython.locals(head=uint64_t, here=uint64_t, found=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, i=uint64_t, last=uint64_t, number=uint64_t, lost=bint, w=uint64_t, after=uint64_t)
 cpdef uint64_t count_open(Seg s, uint64_t mbox, uint64_t upto, uint64_t most) noexcept nogil
 @cython.locals(limit=uint64_t, where=uint64_t, at=uint64_t)
 cpdef uint64_t send_ucq_msg(Seg s, uint64_t mbox, Msg msg) noexcept nogil
@@ -38,9 +42,9 @@ cpdef uint64_t send_ucq_some(Seg s, uint64_t mbox, Msg msg) noexcept nogil
 cpdef uint64_t room_word(Seg s, uint64_t mbox) noexcept nogil
 cpdef uint64_t want_room(Seg s, uint64_t at) noexcept nogil
 cpdef void stop_wanting(Seg s, uint64_t at) noexcept nogil
-@cython.locals(slots=uint64_t, done=uint64_t, w=uint64_t)
-cpdef uint64_t all_done(Seg s, uint64_t page, uint64_t i, uint64_t gen) noexcept nogil
-@cython.locals(at=uint64_t, moved=uint64_t, freed=uint64_t, steps=uint64_t, head=uint64_t, page=uint64_t, gen=uint64_t, first=uint64_t, i=uint64_t, after=uint64_t)
+@cython.locals(at=uint64_t, moved=uint64_t, freed=uint64_t, steps=uint64_t, head=uint64_t, page=uint64_t, gen=uint64_t, first=uint64_t, i=uint64_t, link=uint64_t, after=uint64_t)
 cpdef uint64_t advance_head(Seg s, uint64_t mbox) noexcept nogil
+cpdef void give_back(Seg s, uint64_t mbox, uint64_t page, uint64_t gen) noexcept nogil
+cpdef void tidy_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(at=uint64_t)
 cpdef void tell_mbox_room(Seg s, uint64_t mbox) noexcept nogil

@@ -14,8 +14,9 @@ EMPTY is not a number of its own: it is (DONE, generation - 1). A slot becomes E
 `tail` is a hint where the first EMPTY slot may be. It is never ahead of it (written only after a claim, to the place
 behind the claimed slot), so that walking forward from it finds the first EMPTY slot; if it lags, or names a page that
 was recycled, the generation in the slot's word makes the compare-and-swap fail and the producer walks from the head.
-`head` moves behind the first slots as long as they are DONE, slot by slot and page by page, by anybody; a page that
-the head has left is given back.
+`head` moves behind the first slots as long as they are DONE, slot by slot and page by page, by anybody. A page is given
+back when the head has left it; or before, when the head stands at a slot that stays unfinished (its sender or its taker
+is stopped, or takes long) and all slots of a page behind it are DONE (`give_back`).
 
 Death between any two steps: before the claim, nothing happened. After it, consumers skip the slot and one of them makes
 it DONE once the claimer is dead. Between claiming a page and linking it, `scavenge_page` asks the mailbox. The tail
@@ -56,6 +57,7 @@ if not cython.compiled:
         FULL,
         GEN_MASK,
         INLINE_MAX,
+        LINK_LEAVING,
         MB_HEAD,
         MB_LIMIT,
         MB_ROOM,
@@ -64,6 +66,7 @@ if not cython.compiled:
         OK,
         PAGE_FREE,
         PAGE_HEADER,
+        PAGE_LINKED,
         PAGE_MASK,
         PG_MBOX,
         PG_NEXT,
@@ -85,8 +88,18 @@ if not cython.compiled:
         TAKEN,
         WALK_MAX,
     )
-    from .layout import Msg, Seg, count, mbox_at, page_at, place, word
-    from .pages import abandon_page, alloc_page, link_page, page_generation, retire_page
+    from .layout import Msg, Seg, count, mbox_at, onward, page_at, place, word
+    from .pages import (
+        abandon_page,
+        all_done,
+        alloc_page,
+        leave_page,
+        link_page,
+        page_generation,
+        retire_page,
+        sweep_mbox,
+        unlink_pages,
+    )
     from .proc import tell_holders
 
 
@@ -120,7 +133,7 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
     """The place behind the last slot of a page, whose every slot is used: links a new page if need be. 0: pool full, or
     the page has been recycled (the caller starts again from the head, and finds out which)."""
     at = page_at(s, page)
-    after = lda64(s.mem, at + PG_NEXT)
+    after = onward(lda64(s.mem, at + PG_NEXT))
     seq = ld64(s.mem, at + PG_SEQ)
     rmb()  # the link before the word: unchanged, both belong to this generation (pairs with `claim_page`)
     if page_generation(s, page) != gen:
@@ -144,7 +157,7 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
         link_page(s, fresh, fresh_gen, mbox)
         return place(fresh, 0, fresh_gen)
     abandon_page(s, fresh, fresh_gen)
-    after = lda64(s.mem, at + PG_NEXT)
+    after = onward(lda64(s.mem, at + PG_NEXT))
     if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
         return 0
     return after
@@ -233,7 +246,7 @@ def slot_at(s: Seg, where: int) -> int:
 
 
 def mbox_depth(s: Seg, mbox: int) -> int:
-    """Slots between head and tail, counted by their pages' numbers: what a limit is compared with."""
+    """Slots between head and tail, counted by their pages' numbers: no fewer than are not DONE."""
     at = mbox_at(s, mbox)
     head = lda64(s.mem, at + MB_HEAD)
     tail = lda64(s.mem, at + MB_TAIL)
@@ -243,8 +256,12 @@ def mbox_depth(s: Seg, mbox: int) -> int:
         return 0
     pages = u64(ld64(s.mem, page_at(s, back) + PG_SEQ) - ld64(s.mem, page_at(s, front) + PG_SEQ))
     rmb()  # the numbers before the words: unchanged, they are this mailbox's (pairs with `claim_page`)
-    if page_generation(s, front) != (head >> 32) or page_generation(s, back) != (tail >> 32) or pages > s.nr_pages:
-        return 0  # one of them was recycled: the tail is a lagging hint, and may be so for long
+    if page_generation(s, front) != (head >> 32) or page_generation(s, back) != (tail >> 32) or (pages >> 63) != 0:
+        return (
+            0  # one of them was recycled: the tail is a lagging hint, and may be so for long; or the head has passed it
+        )
+    if pages > s.nr_pages:
+        pages = s.nr_pages  # the others were given back, from between the two
     used = pages * s.page_slots + ((tail >> 20) & 0xFFF)
     before = (head >> 20) & 0xFFF
     if used < before:
@@ -262,37 +279,56 @@ def is_full(s: Seg, mbox: int, limit: int) -> bool:
     return mbox_depth(s, mbox) >= limit and count_open(s, mbox, 0, limit) >= limit
 
 
+def slot_number(s: Seg, page: int, i: int) -> int:
+    """The running number of a slot in its mailbox: never 0, rising along the chain, and never used again."""
+    return u64(ld64(s.mem, page_at(s, page) + PG_SEQ) * s.page_slots + i)
+
+
 def count_open(s: Seg, mbox: int, upto: int, most: int) -> int:
-    """Slots from the head on that are not DONE: before place `upto`, where claims do not count, since their sends have not
-    returned; or (0) all, claims too. `most` ends the count; it is also the answer if the first one waits to be taken, as
-    those behind it then do, or if the walk gets too long to tell."""
-    here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+    """Slots from the head on that are not DONE: before the one with number `upto`, where claims do not count, since their
+    sends have not returned; or (0) all, claims too. `most` ends the count; it is also the answer if the first one waits to
+    be taken, as those behind it then do, or if the walk gets too long to tell."""
+    head = mbox_at(s, mbox) + MB_HEAD
+    here = lda64(s.mem, head)
     found = 0
     pages = 0
     while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages:
-        at = page_at(s, here & PAGE_MASK)
+        pages = pages + 1
+        if pages > WALK_MAX:
+            return most
+        page = here & PAGE_MASK
+        gen = here >> 32
         i = (here >> 20) & 0xFFF
         last = s.page_slots
-        if (here & PAGE_MASK) == (upto & PAGE_MASK) and (here >> 32) == (upto >> 32):
-            last = (upto >> 20) & 0xFFF
-        while i < last:
-            w = lda64(s.mem, at + PAGE_HEADER + i * SLOT_SIZE)
-            if w == empty_word(here >> 32):
+        number = slot_number(s, page, i)
+        rmb()  # the number before the word: unchanged, it belongs to this chain (pairs with `claim_page`)
+        lost = page_generation(s, page) != gen
+        if upto != 0 and not lost:
+            if upto <= number:
                 return found
-            if (w & 15) == READY and found == 0:
+            if upto - number < last - i:
+                last = i + (upto - number)
+        while i < last and not lost:
+            w = lda64(s.mem, page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE)
+            if w == empty_word(gen):
+                return found
+            if ((w >> 8) & GEN_MASK) != gen:
+                lost = True
+            elif (w & 15) == READY and found == 0:
                 return most
-            if (w & 15) == READY or (w & 15) == TAKEN or ((w & 15) == CLAIMED and upto == 0):
+            elif (w & 15) == READY or (w & 15) == TAKEN or ((w & 15) == CLAIMED and upto == 0):
                 found = found + 1
-            if found == most:
-                return most
+                if found == most:
+                    return most
             i = i + 1
-        if last < s.page_slots:
+        if last < s.page_slots and not lost:
             return found
-        after = lda64(s.mem, at + PG_NEXT)
-        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
-        pages = pages + 1
-        if page_generation(s, here & PAGE_MASK) != (here >> 32) or pages > WALK_MAX:
-            return most
+        after = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
+        rmb()  # the link before the word, as the number
+        if lost or page_generation(s, page) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
+            # Recycled under our feet: from the head.
+            found = 0
+            after = lda64(s.mem, head)
         here = after
     return found
 
@@ -358,18 +394,6 @@ def stop_wanting(s: Seg, at: int) -> None:
     faa32(s.mem, at + 4, 0xFFFFFFFF)
 
 
-def all_done(s: Seg, page: int, i: int, gen: int) -> int:
-    """The first slot from `i` on that is not DONE in this generation, or the page's number of slots."""
-    slots = page_at(s, page) + PAGE_HEADER
-    done = gen << 8
-    while i < s.page_slots:
-        w = lda64(s.mem, slots + i * SLOT_SIZE)
-        if w != done:
-            break
-        i = i + 1
-    return i
-
-
 def advance_head(s: Seg, mbox: int) -> int:
     """Moves the head behind what is DONE and gives back the pages it leaves. Any actor may: it only repeats what the
     slots say. The last page of a chain stays, so a producer always finds one."""
@@ -391,16 +415,21 @@ def advance_head(s: Seg, mbox: int) -> int:
                 cas64(s.mem, at + MB_HEAD, head, place(page, i, gen))
                 moved = 1
             break
-        after = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        link = lda64(s.mem, page_at(s, page) + PG_NEXT)
         rmb()  # the link before the word, as in `next_page`
         if page_generation(s, page) != gen:
             continue
+        after = onward(link)
         if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
             if i > first:
                 cas64(s.mem, at + MB_HEAD, head, place(page, i, gen))
                 moved = 1
             break
         link_page(s, page, gen, mbox)
+        # Marked before the head leaves it, as `leave_page` does: what follows it stays what it is. If it changes now,
+        # somebody has just taken out the page behind it, or marked it: once more.
+        if link == after and not cas64(s.mem, page_at(s, page) + PG_NEXT, link, link | LINK_LEAVING):
+            continue
         if cas64(s.mem, at + MB_HEAD, head, after):
             moved = 1
             freed = 1
@@ -410,6 +439,23 @@ def advance_head(s: Seg, mbox: int) -> int:
     if freed:
         tell_holders(s)
     return moved
+
+
+def give_back(s: Seg, mbox: int, page: int, gen: int) -> None:
+    """Gives back a page of a mailbox, if its slots are all DONE while the head stands in a page before it."""
+    if ld64(s.mem, page_at(s, page) + PG_WORD) != word(PAGE_LINKED, gen, mbox):
+        return  # the usual case: the head has passed it
+    if (ld64(s.mem, mbox_at(s, mbox) + MB_HEAD) & PAGE_MASK) != page and leave_page(s, page, gen):
+        if unlink_pages(s, mbox) != 0:
+            tell_holders(s)
+
+
+def tidy_mbox(s: Seg, mbox: int) -> None:
+    """Moves the head behind what is DONE, and gives back the pages that hold nothing else. Walks the whole chain: for those
+    who have nothing else to do, and after a death."""
+    advance_head(s, mbox)
+    if sweep_mbox(s, mbox) != 0:
+        tell_holders(s)
 
 
 def tell_mbox_room(s: Seg, mbox: int) -> None:

@@ -55,7 +55,7 @@ if not cython.compiled:
     from ..kern.event import post_vcore_event, put_payload, send_event
     from ..kern.layout import Msg, Seg, count, dead_mbox, evq_at, word
     from ..kern.pages import tell_room
-    from ..kern.ucq import advance_head, claim_slot, fill_slot, slot_at, tell_mbox_room
+    from ..kern.ucq import advance_head, claim_slot, fill_slot, give_back, slot_at, tell_mbox_room
     from ..machine.door import bytes_at, cas64, ld16, ld32, ld64, lda64, st16, str64
     from .mbox import put_back
 
@@ -139,6 +139,7 @@ def settle_message(s: Seg, mbox: int, where: int) -> None:
         free_block(s, held)
     if not advance_head(s, mbox):
         tell_mbox_room(s, mbox)  # as in `put_done`
+    give_back(s, mbox, where & PAGE_MASK, where >> 32)  # letters are settled in any order
 
 
 def take_letter(s: Seg, where: int) -> bool:

@@ -2,23 +2,23 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
-    CLAIMED, DONE, GEN_MASK, MB_BITMAP, MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, MB_LIMIT, MB_RESCAN, MB_TAIL,
-    NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, PG_SEQ, READY, SKIP_MAX, SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
+    CLAIMED, DONE, GEN_MASK, MAX_SLOTS, MB_BITMAP, MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, MB_LIMIT, MB_RESCAN,
+    MB_TAIL, MB_UNLINKED, NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, READY, SKIP_ASK, SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
 )
-from ..kern.layout cimport Seg, dead_mbox, mbox_at, page_at, place, word
+from ..kern.layout cimport Seg, dead_mbox, mbox_at, onward, page_at, place, word
 from ..kern.pages cimport link_page, name_is_dead, page_generation
-from ..kern.ucq cimport advance_head, count_open, empty_word, slot_at, tell_mbox_room
+from ..kern.ucq cimport advance_head, count_open, empty_word, give_back, slot_at, slot_number, tell_mbox_room, tidy_mbox
 from ..machine.door cimport cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 @cython.final
 cdef class Cursor:
-    cdef readonly uint64_t mbox, page, gen, i, rescan, limited, nskipped, watch_at, watch_word, started, walked
+    cdef readonly uint64_t mbox, page, gen, i, rescan, limited, nskipped, watch_at, watch_word, started, unlinked, walked
     cdef public uint64_t taken
-    cdef uint64_t skipped[32]
+    cdef uint64_t skipped[MAX_SLOTS]
 
 @cython.locals(at=uint64_t, head=uint64_t)
 cpdef bint restart(Seg s, Cursor cur) noexcept nogil
-@cython.locals(at=uint64_t, after=uint64_t)
+@cython.locals(left=uint64_t, left_gen=uint64_t, at=uint64_t, link=uint64_t, after=uint64_t)
 cpdef bint turn_page(Seg s, Cursor cur) noexcept nogil
 @cython.locals(at=uint64_t)
 cpdef uint64_t take_this(Seg s, Cursor cur, uint64_t where, uint64_t w) noexcept nogil
@@ -27,6 +27,8 @@ cpdef uint64_t take_skipped(Seg s, Cursor cur) noexcept nogil
 @cython.locals(k=uint64_t, at=uint64_t, w=uint64_t)
 cpdef void reap_skipped(Seg s, Cursor cur) noexcept nogil
 cpdef bint skip(Seg s, Cursor cur) noexcept nogil
+@cython.locals(at=uint64_t)
+cpdef bint chain_changed(Seg s, Cursor cur) noexcept nogil
 @cython.locals(turns=uint64_t, lost=bint, slots=uint64_t, at=uint64_t, w=uint64_t, state=uint64_t, got=uint64_t)
 cpdef uint64_t take(Seg s, Cursor cur) noexcept nogil
 @cython.locals(k=uint64_t)
@@ -50,7 +52,7 @@ cpdef uint64_t recover_mbox(Seg s, uint64_t mbox) noexcept nogil
 cpdef bint has_bits(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t)
 cpdef bint has_ready(Seg s, uint64_t mbox) noexcept nogil
-@cython.locals(at=uint64_t, head=uint64_t, page=uint64_t, i=uint64_t, w=uint64_t, last=uint64_t, front=uint64_t, back=uint64_t)
+@cython.locals(head=uint64_t, page=uint64_t, i=uint64_t, w=uint64_t)
 cpdef bint waiting_in(Seg s, uint64_t mbox, uint64_t upto) noexcept nogil
-@cython.locals(at=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, after=uint64_t, i=uint64_t)
+@cython.locals(at=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, after=uint64_t, i=uint64_t, number=uint64_t)
 cpdef uint64_t mbox_end(Seg s, uint64_t mbox) noexcept nogil

@@ -9,7 +9,9 @@ meets on the way:
 
 Order per sender: before a READY slot is taken, every slot passed over is looked at *again*. A sender finishes one message
 before it claims the next, so once a later message of its is READY, the earlier one is READY too, and is found by that
-second look; messages of other senders are taken early, which nobody promised otherwise.
+second look; messages of other senders are taken early, which nobody promised otherwise. There is room to remember one slot
+for each sender that can be attached: however many are stopped, they hide nothing. What the dead have claimed is settled
+when it gets much.
 
 A slot that becomes READY again (its taker died) lies behind most cursors: `MB_RESCAN` rises, and every cursor starts
 again from the head.
@@ -24,6 +26,7 @@ if not cython.compiled:
         CLAIMED,
         DONE,
         GEN_MASK,
+        MAX_SLOTS,
         MB_BITMAP,
         MB_BITMAP_WORDS,
         MB_CHECK_BITS,
@@ -31,13 +34,13 @@ if not cython.compiled:
         MB_LIMIT,
         MB_RESCAN,
         MB_TAIL,
+        MB_UNLINKED,
         NOT_SEEN,
         PAGE_HEADER,
         PAGE_MASK,
         PG_NEXT,
-        PG_SEQ,
         READY,
-        SKIP_MAX,
+        SKIP_ASK,
         SL_QUEUE,
         SL_TYPE,
         SL_WORD,
@@ -45,15 +48,25 @@ if not cython.compiled:
         TAKEN,
         WALK_MAX,
     )
-    from ..kern.layout import Seg, dead_mbox, mbox_at, page_at, place, word
+    from ..kern.layout import Seg, dead_mbox, mbox_at, onward, page_at, place, word
     from ..kern.pages import link_page, name_is_dead, page_generation
-    from ..kern.ucq import advance_head, count_open, empty_word, slot_at, tell_mbox_room
+    from ..kern.ucq import (
+        advance_head,
+        count_open,
+        empty_word,
+        give_back,
+        slot_at,
+        slot_number,
+        tell_mbox_room,
+        tidy_mbox,
+    )
     from ..machine.door import cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
 
 
 class Cursor:
     """One consumer's position in one mailbox. `watch_at` and `watch_word`: the word that changes when there is news.
-    `started`: the head at the last restart; `walked`: pages since then, or since the last message or empty slot."""
+    `started`, `unlinked`: the head, and how many pages behind it had been given back, at the last restart; `walked`: pages
+    since then, or since the last message or empty slot."""
 
     def __init__(self, mbox):
         self.mbox = mbox
@@ -67,9 +80,10 @@ class Cursor:
         self.watch_at = 0
         self.watch_word = 0
         self.started = 0
+        self.unlinked = 0
         self.walked = 0
         if not cython.compiled:
-            self.skipped = [0] * SKIP_MAX
+            self.skipped = {}
 
 
 def restart(s: Seg, cur: Cursor) -> bool:
@@ -77,6 +91,7 @@ def restart(s: Seg, cur: Cursor) -> bool:
     at = mbox_at(s, cur.mbox)
     cur.rescan = lda64(s.mem, at + MB_RESCAN)
     cur.limited = ld64(s.mem, at + MB_LIMIT)
+    cur.unlinked = lda64(s.mem, at + MB_UNLINKED)  # before the way that may be lost; pairs with `unlink_pages`
     head = lda64(s.mem, at + MB_HEAD)
     cur.page = head & PAGE_MASK
     cur.gen = head >> 32
@@ -95,8 +110,11 @@ def restart(s: Seg, cur: Cursor) -> bool:
 def turn_page(s: Seg, cur: Cursor) -> bool:
     """From the end of a page to the next one. False if there is none yet. If the page has been recycled, or no end comes
     in sight, the cursor has no page any more."""
-    at = page_at(s, cur.page)
-    after = lda64(s.mem, at + PG_NEXT)
+    left = cur.page
+    left_gen = cur.gen
+    at = page_at(s, left)
+    link = lda64(s.mem, at + PG_NEXT)
+    after = onward(link)
     rmb()  # the link before the word: unchanged, the link belongs to this generation (pairs with `claim_page`)
     # A page may also be retired, then claimed and given back by another: it has our generation again and an empty link of
     # the next one. An empty link of a page in place carries the page's generation.
@@ -105,7 +123,7 @@ def turn_page(s: Seg, cur: Cursor) -> bool:
         return True
     if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
         cur.watch_at = at + PG_NEXT
-        cur.watch_word = after
+        cur.watch_word = link
         cur.walked = 0
         return False
     cur.walked = cur.walked + 1
@@ -117,6 +135,7 @@ def turn_page(s: Seg, cur: Cursor) -> bool:
     cur.gen = after >> 32
     cur.i = 0
     advance_head(s, cur.mbox)
+    give_back(s, cur.mbox, left, left_gen)
     return True
 
 
@@ -162,14 +181,22 @@ def reap_skipped(s: Seg, cur: Cursor) -> None:
 
 
 def skip(s: Seg, cur: Cursor) -> bool:
-    """Passes over an unfinished slot. False if too many already are."""
-    if cur.nskipped == SKIP_MAX:
+    """Passes over an unfinished slot. False if there is no more room to remember it, and so none behind it can be taken."""
+    # From SKIP_ASK on at each power of two: so it is asked seldom, however many they are.
+    if cur.nskipped >= SKIP_ASK and (cur.nskipped & (cur.nskipped - 1)) == 0:
         reap_skipped(s, cur)
+    if cur.nskipped == MAX_SLOTS:
         return False
     cur.skipped[cur.nskipped] = place(cur.page, cur.i, cur.gen)
     cur.nskipped = cur.nskipped + 1
     cur.i = cur.i + 1
     return True
+
+
+def chain_changed(s: Seg, cur: Cursor) -> bool:
+    """Whether a page has left the chain since the cursor started from the head."""
+    at = mbox_at(s, cur.mbox)
+    return lda64(s.mem, at + MB_HEAD) != cur.started or lda64(s.mem, at + MB_UNLINKED) != cur.unlinked
 
 
 def take(s: Seg, cur: Cursor) -> int:
@@ -183,9 +210,9 @@ def take(s: Seg, cur: Cursor) -> int:
     while turns < WALK_MAX:
         if cur.page == 0:
             turns = turns + 1
-            # Lost on the way from this same head? Pages are recycled only after the head has moved: then the segment
-            # holds what no protocol step writes, and there is no news until the head changes.
-            if (lost and lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) == cur.started) or not restart(s, cur):
+            # Lost on the way from this same head, and no page was given back behind it? Pages are recycled only after one
+            # or the other: then the segment holds what no protocol step writes, and there is no news until that changes.
+            if (lost and not chain_changed(s, cur)) or not restart(s, cur):
                 return 0
         slots = page_at(s, cur.page) + PAGE_HEADER
         while cur.i < s.page_slots:
@@ -213,7 +240,7 @@ def take(s: Seg, cur: Cursor) -> int:
             elif state == CLAIMED:
                 if not skip(s, cur):
                     got = take_skipped(s, cur)
-                    if got != 0 or cur.nskipped == SKIP_MAX:
+                    if got != 0 or cur.nskipped == MAX_SLOTS:
                         cur.watch_at = at + SL_WORD
                         cur.watch_word = w
                         return got
@@ -276,7 +303,7 @@ def more_waiting(s: Seg, cur: Cursor) -> bool:
 
 def news(s: Seg, cur: Cursor) -> bool:
     """Whether a `take` may find something: the watched word has changed, or a slot passed over is READY."""
-    if cur.page == 0 and lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) != cur.started:
+    if cur.page == 0 and chain_changed(s, cur):
         return True
     if ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan:
         return (lda64(s.mem, mbox_at(s, cur.mbox) + MB_HEAD) & PAGE_MASK) != 0
@@ -361,11 +388,11 @@ def recover_mbox(s: Seg, mbox: int) -> int:
         if here_found != NOT_SEEN:
             found = found + here_found
         pages = pages + 1
-        after = lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT)
+        after = onward(lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         gen = page_generation(s, here & PAGE_MASK)
         if gen != (here >> 32) or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
-            # Recycled under our feet. From the head; nothing before it can be in a dead hand.
+            # Recycled under our feet: it held nothing. From the head.
             after = lda64(s.mem, at + MB_HEAD)
             if after == here:
                 break  # hostile: the head's page never is
@@ -376,7 +403,7 @@ def recover_mbox(s: Seg, mbox: int) -> int:
     if has_bits(s, mbox):
         # Whoever cleared check_bits may have died before it took the bits.
         st32(s.mem, at + MB_CHECK_BITS, 1)
-    advance_head(s, mbox)
+    tidy_mbox(s, mbox)
     return found
 
 
@@ -404,7 +431,7 @@ def has_ready(s: Seg, mbox: int) -> bool:
             if w == empty_word(here >> 32):
                 return False
             i = i + 1
-        after = lda64(s.mem, at + PG_NEXT)
+        after = onward(lda64(s.mem, at + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         pages = pages + 1
         if page_generation(s, here & PAGE_MASK) != (here >> 32) or pages > WALK_MAX:
@@ -414,23 +441,15 @@ def has_ready(s: Seg, mbox: int) -> bool:
 
 
 def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
-    """Whether a message before place `upto` is not DONE: what a drain waits for, though not for a claim, whose send has not
-    returned and may never. 0: anywhere, claims too."""
+    """Whether a message before the slot with number `upto` is not DONE: what a drain waits for, though not for a claim,
+    whose send has not returned and may never. 0: anywhere, claims too."""
     advance_head(s, mbox)
-    at = mbox_at(s, mbox)
-    head = lda64(s.mem, at + MB_HEAD)
+    if upto != 0:
+        return count_open(s, mbox, upto, 1) != 0
+    head = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
     page = head & PAGE_MASK
     if page == 0 or page > s.nr_pages:
         return False
-    if upto != 0:
-        last = upto & PAGE_MASK
-        if last == 0 or last > s.nr_pages or page_generation(s, last) != (upto >> 32):
-            return False
-        front = ld64(s.mem, page_at(s, page) + PG_SEQ)
-        back = ld64(s.mem, page_at(s, last) + PG_SEQ)
-        if front > back or (front == back and ((head >> 20) & 0xFFF) >= ((upto >> 20) & 0xFFF)):
-            return False
-        return count_open(s, mbox, upto, 1) != 0
     i = (head >> 20) & 0xFFF
     if i >= s.page_slots:
         return (lda64(s.mem, page_at(s, page) + PG_NEXT) & PAGE_MASK) != 0
@@ -439,7 +458,8 @@ def waiting_in(s: Seg, mbox: int, upto: int) -> bool:
 
 
 def mbox_end(s: Seg, mbox: int) -> int:
-    """The place behind the last used slot now: what `waiting_in` takes as `upto`. 0 if the mailbox is unused."""
+    """The number of the slot behind the last used one now: what `waiting_in` takes as `upto`. 0 if the mailbox is unused. A
+    number, since the slot's page may be given back while something before it is not done."""
     at = mbox_at(s, mbox)
     # From the tail hint, which may lag by pages or be in a page that was recycled: then from the head.
     here = lda64(s.mem, at + MB_TAIL)
@@ -450,15 +470,17 @@ def mbox_end(s: Seg, mbox: int) -> int:
         pages = pages + 1
         page = here & PAGE_MASK
         gen = here >> 32
-        after = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        after = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
         i = (here >> 20) & 0xFFF
         while i < s.page_slots and lda64(s.mem, page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE) != empty_word(gen):
             i = i + 1
-        rmb()  # the link and the slots before the word: unchanged, they belong to this chain (pairs with `claim_page`)
+        number = slot_number(s, page, i)
+        # Link, slots and number before the word: unchanged, they belong to this chain (pairs with `claim_page`).
+        rmb()
         if page_generation(s, page) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
             here = lda64(s.mem, at + MB_HEAD)
         elif (after & PAGE_MASK) == 0:
-            return place(page, i, gen)
+            return number
         else:
             here = after
     return 0

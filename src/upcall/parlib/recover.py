@@ -52,7 +52,7 @@ if not cython.compiled:
         set_bit,
         spam_public_msg,
     )
-    from ..kern.layout import Seg, dead_mbox, evq_at, map_at, mbox_at, page_at, vcpd_at
+    from ..kern.layout import Seg, dead_mbox, evq_at, map_at, mbox_at, onward, page_at, vcpd_at
     from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_state
     from ..kern.ucq import empty_word
@@ -232,6 +232,6 @@ def mail_waits(s: Seg, mbox: int) -> bool:
             if (w & 15) != DONE and ((w & 15) == CLAIMED or not is_news(s, at)):
                 return True
             i = i + 1
-        here = lda64(s.mem, page_at(s, page) + PG_NEXT)
+        here = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
         pages = pages + 1
     return False

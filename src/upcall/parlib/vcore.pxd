@@ -4,14 +4,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from ..kern.const cimport (
     ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
     MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_DRAINERS, PI_DRAIN_SEQ, PI_NR_QUEUES,
-    PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
+    PI_POOL_WAITERS, PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
     VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED,
     VC_PREEMPTED_FLAG, WALK_MAX
 )
 from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub
 from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
 from ..kern.proc cimport is_running, proc_yield, start_one_more, vc_state, vcore_online
-from ..kern.ucq cimport advance_head
+from ..kern.ucq cimport tidy_mbox
 from ..machine.door cimport (
     cas64, ctz64, faa32, fand32, fand64, for32, futex_wake, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
     st32, st64, str32, str64, u64, xchg64

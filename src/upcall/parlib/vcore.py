@@ -37,6 +37,7 @@ if not cython.compiled:
         PI_DRAIN_SEQ,
         PI_DRAINERS,
         PI_NR_QUEUES,
+        PI_POOL_WAITERS,
         PI_STOP,
         SL_ARG3,
         SL_QUEUE,
@@ -59,7 +60,7 @@ if not cython.compiled:
     from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
     from ..kern.layout import Seg, evq_at, map_at, mbox_at, vcpd_at
     from ..kern.proc import is_running, proc_yield, start_one_more, vc_state, vcore_online
-    from ..kern.ucq import advance_head
+    from ..kern.ucq import tidy_mbox
     from ..machine.door import (
         cas64,
         ctz64,
@@ -380,12 +381,17 @@ def vcore_yield(vc: VCore) -> bool:
         cur = cursor_of(vc, queue)
         if cur is not None:
             reap_skipped(s, cur)
-            advance_head(s, cur.mbox)
+            tidy_mbox(s, cur.mbox)
             if news(s, cur) or ld32(s.mem, mbox_at(s, cur.mbox) + MB_CHECK_BITS) != 0:
                 return False
     # Claims that dead senders left in our own mail: nobody else meets them, and a drain would wait for them.
     reap_skipped(s, vc.pub)
     reap_skipped(s, vc.priv)
+    # After the fence above: pairs with `want_room`, counted, fence, one more try. Pages of our own mail that have been used
+    # up since that try are given back by us, or by nobody.
+    if ld32(s.mem, s.procinfo + PI_POOL_WAITERS) != 0:
+        tidy_mbox(s, vc.pub.mbox)
+        tidy_mbox(s, vc.priv.mbox)
     fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
     # No more mail for us, before the last look at pending: pairs with `try_spam_vcore`, which posts, sets pending,
     # fences, and reads the flag again.

@@ -67,7 +67,7 @@ class Quiet:
                     return
                 yield word, at
                 i += 1
-            here = get(self.layout.page_at(self.at, page) + const.PG_NEXT)
+            here = self.layout.onward(get(self.layout.page_at(self.at, page) + const.PG_NEXT))
 
     def messages(self, state: int) -> Iterator[tuple[int, int, int]]:
         """(arg1, owner's name, mailbox) of the program's messages whose slots are in this state."""
@@ -80,7 +80,8 @@ class Quiet:
         here = self.state.get(self.layout.mbox_at(self.at, mbox) + const.MB_HEAD)
         while here & const.PAGE_MASK:
             yield here & const.PAGE_MASK
-            here = self.state.get(self.layout.page_at(self.at, here & const.PAGE_MASK) + const.PG_NEXT)
+            link = self.state.get(self.layout.page_at(self.at, here & const.PAGE_MASK) + const.PG_NEXT)
+            here = self.layout.onward(link)
 
 
 # ---- the promises ----------------------------------------------------------------------------------------------------
