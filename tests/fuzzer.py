@@ -116,11 +116,11 @@ class Scribbler:
         return written
 
 
-def program(faults: IO[str]) -> upcall.Proc:
+def program(faults: IO[str], vcores: int) -> upcall.Proc:
     """A process with queues of every kind, whose handlers look at all of an event. A worker that crashes says so in the
     file."""
     flag = upcall.EventFlag
-    proc = upcall.Proc("hostile", vcores=3, memory="4 MiB", preempt_after_ms=20)
+    proc = upcall.Proc("hostile", vcores=vcores, memory="4 MiB", preempt_after_ms=20, on_hang="kill")
     proc.queue("work", on_full="raise")
     proc.queue("limited", on_full="bit", limit=16)
     proc.queue("blocking", on_full="block", limit=16)

@@ -97,7 +97,7 @@ def trial(seed: int, seconds: float, header: bool, notes: Notes, tmp_path: Path)
     faults, words, sung = tmp_path / "faults", Words(1 + SENDERS), 0
     with log_to(tmp_path / "log"), running(canary), open(faults, "w") as file:
         was = digest(tmp_path / "beside")
-        proc = program(file)
+        proc = program(file, vcores=1 if header else 3)
         with hostile(proc) as supervisor:
             senders = [forked(lambda i=i: sending(f"{seed} {i}", notes, words, i)) for i in range(1, 1 + SENDERS)]  # type: ignore[misc]
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 import upcall
 from procs import LONG_S, abandon, discard, output, program, running
 from upcall import Proc, SegmentError
+from upcall.front import port
 from upcall.host.segment import Geometry, create, folder, open_segment, remove
 from upcall.kern import const
 
@@ -324,6 +326,23 @@ def test_a_segment_removed_under_a_sender_stays_good_for_it() -> None:
     with upcall.connect("box") as remote:
         path.unlink()
         remote.queue("orders").send("order")
+    discard("box")
+
+
+def test_ctrl_c_while_a_segment_is_opened_closes_no_file_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attachment is made, and has closed its files, when the error reaches whoever had opened the first."""
+    path, before, real = made(), len(os.listdir("/proc/self/fd")), port.Attachment
+
+    def interrupted(*args: object) -> None:
+        real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(port, "Attachment", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_segment(path.parent.name)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
     discard("box")
 
 

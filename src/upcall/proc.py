@@ -49,8 +49,9 @@ class Proc(Doors):
     """A process with several vcores that any other process may send events to. A definition: it creates nothing until
     `run` or `start`.
 
-    `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` about so many of them run
-    at once (None: all; senders that wake at the same moment may exceed it); `memory` for messages and payloads, sparse
+    `name` how senders find it; `vcores` how many workers (1: a single-core process); `cores` how many of them a backlog may
+    bring in (None: all; it is no lock: vcores that are woken at the same moment may be more, and mail to one vcore runs
+    that one); `memory` for messages and payloads, sparse
     until used; `host` "process" (a worker process per vcore) or "thread"; `spin_us` how long a vcore with nothing to do
     goes on looking before it sleeps (microseconds; the default is 0 on one core); `preempt_after_ms` how long a vcore may
     sit on pending mail, stopped or in one handler, before others take over (the event in its hands stays with it);

@@ -127,15 +127,21 @@ class Geometry:
 
 class Segment:
     """One process's open segment: file, mapping, attach slots, FIFOs. Made by :func:`create` or :func:`open_segment`; `fd`
-    is its own from then on. In a forked child it is a shell without mapping and files (`front/port.Attachment`)."""
+    stays the caller's. In a forked child it is a shell without mapping and files (`front/port.Attachment`)."""
 
     def __init__(self, path: Path, fd: int, geometry: Geometry) -> None:
         self.path = path
         self.name = path.name
         self.geometry = geometry
-        self.file = fd
         seg = geometry.seg()
-        self.attachment = port.Attachment(seg, fd, str(path))
+        # A copy of its own: a Ctrl-C between the making and the naming of the attachment leaves no doubt about who closes
+        # what. After an OSError alone it is ours again.
+        self.file = os.dup(fd)
+        try:
+            self.attachment = port.Attachment(seg, self.file, str(path))
+        except OSError:
+            os.close(self.file)
+            raise
         self.probe = self.attachment.probe
         self.memory = memoryview(self.attachment)
         self.seg = seg
@@ -217,9 +223,8 @@ def _open_file(name: str) -> Segment:
         raise SegmentError(f"segment of {name!r} ({path}): {error.strerror}") from error
     try:
         return Segment(path, fd, read_geometry(fd, name))
-    except BaseException:
+    finally:
         os.close(fd)
-        raise
 
 
 def read_geometry(fd: int, name: str) -> Geometry:
@@ -289,9 +294,7 @@ def create(name: str, geometry: Geometry, *, attended: bool = False) -> Segment:
             segment.attend()
         os.link(draft, path / "segment")
     except OSError as error:
-        if segment is None:
-            os.close(fd)
-        else:
+        if segment is not None:
             segment.close()
         draft.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -303,6 +306,7 @@ def create(name: str, geometry: Geometry, *, attended: bool = False) -> Segment:
             ) from error
         raise
     finally:
+        os.close(fd)
         draft.unlink(missing_ok=True)
     return segment
 
