@@ -31,6 +31,7 @@ class Bench:
         self.life = life
         self.layout, self.pages, self.arena = life.kern.layout, life.kern.pages, life.kern.arena
         self.ucq, self.proc, self.event = life.kern.ucq, life.kern.proc, life.kern.event
+        self.source = life.kern.source
         self.mbox, self.vcore_module, self.recover_module = life.parlib.mbox, life.parlib.vcore, life.parlib.recover
         self.spin_module, self.watch_module, self.dead = life.parlib.spin, life.parlib.watch, life.parlib.dead
         self.geometry = geometry

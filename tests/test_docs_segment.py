@@ -133,7 +133,7 @@ def test_example_geometry_has_the_offsets_of_the_page() -> None:
     seg = geometry.seg()
     stated = {bare(row["Region"]): int(row["Starts at"]) for row in rows("Region")}
     assert stated == {name: getattr(seg, name) for name in stated}
-    assert len(stated) == 12
+    assert len(stated) == 13
 
 
 def test_formulas_of_the_page_give_the_offsets() -> None:

@@ -26,6 +26,7 @@ def test_tables_follow_each_other_without_overlap(life: Any, geometry: tuple[int
         (s.queues, s.max_queues * const.EVQ_STRIDE),
         (s.mboxes, s.nr_mboxes * const.MBOX_STRIDE),
         (s.types, s.max_types * const.NAME_BYTES),
+        (s.sources, const.NR_SOURCES * const.SOURCE_STRIDE),
         (s.bitmap, (s.nr_pages + 63) // 64 * 8),
         (s.spans, s.nr_spans * const.SPAN_STRIDE),
         (s.pages, s.nr_pages * s.page_size),
@@ -40,7 +41,19 @@ def test_tables_follow_each_other_without_overlap(life: Any, geometry: tuple[int
 def test_every_record_is_aligned(life: Any, geometry: tuple[int, ...]) -> None:
     layout = life.kern.layout
     s = layout.Seg(*geometry)
-    starts = [s.slots, s.procinfo, s.vcoremap, s.vcpds, s.queues, s.mboxes, s.bitmap, s.spans, s.pages, s.arena]
+    starts = [
+        s.slots,
+        s.procinfo,
+        s.vcoremap,
+        s.vcpds,
+        s.queues,
+        s.mboxes,
+        s.sources,
+        s.bitmap,
+        s.spans,
+        s.pages,
+        s.arena,
+    ]
     assert not [at for at in starts if at % 64]
     assert (s.pages % 4096, s.arena % 4096) == (0, 0)
 

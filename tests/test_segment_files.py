@@ -134,6 +134,7 @@ def test_everything_belongs_to_its_user_alone(mask: int) -> None:
             assert {stat.S_IMODE(mode) for mode in kinds.values()} == {0o600}
             assert stat.S_ISREG(kinds.pop("segment"))
             assert stat.S_ISSOCK(kinds.pop("ctl"))
+            assert stat.S_ISSOCK(kinds.pop("sources"))
             assert all(stat.S_ISFIFO(mode) for mode in kinds.values())
     finally:
         os.umask(before)
@@ -488,6 +489,7 @@ REGIONS = {
     "queues": lambda seg: (seg.queues, 3 * const.EVQ_STRIDE),
     "mailboxes": lambda seg: (seg.mboxes, seg.nr_mboxes * const.MBOX_STRIDE),
     "types": lambda seg: (seg.types, seg.max_types * const.NAME_BYTES),
+    "sources": lambda seg: (seg.sources, const.NR_SOURCES * const.SOURCE_STRIDE),
     "bitmap": lambda seg: (seg.bitmap, (seg.nr_pages + 63) // 64 * 8),
     "spans": lambda seg: (seg.spans, seg.nr_spans * const.SPAN_STRIDE),
     "pages": lambda seg: (seg.pages, 8 * seg.page_size),

@@ -36,17 +36,20 @@ from .errors import (  # noqa: E402
     SegmentError,
     UpcallError,
     VCoreIdError,
+    WorkerDied,
 )
-from .flags import EventFlag, EventType  # noqa: E402
+from .flags import EventFlag, EventType, Ready  # noqa: E402
 from .front.event import Event, EventBatch  # noqa: E402
 from .host.dead import DeadLetter  # noqa: E402
 from .proc import Proc  # noqa: E402
 from .queue import Queue, VCore  # noqa: E402
 from .remote import Remote, connect  # noqa: E402
+from .sources import Alarm, Tap, Watch  # noqa: E402
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alarm",
     "DeadLetter",
     "Event",
     "EventBatch",
@@ -63,10 +66,14 @@ __all__ = [
     "Proc",
     "ProcessGone",
     "Queue",
+    "Ready",
     "Remote",
     "SegmentError",
+    "Tap",
     "UpcallError",
     "VCore",
     "VCoreIdError",
+    "Watch",
+    "WorkerDied",
     "connect",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "SegmentError",
     "UpcallError",
     "VCoreIdError",
+    "WorkerDied",
 ]
 
 
@@ -70,3 +71,21 @@ class ProcessGone(UpcallError):
 
 class ForkedHandle(UpcallError):
     """A handle of the parent, used in a forked child: connect anew there."""
+
+
+class WorkerDied(UpcallError):
+    """A worker died with this call in its hands.
+
+    `call` what it was doing, as text; `pid` the worker's process id, `signal` the signal that ended it (None: it exited,
+    with `exitcode`). What nobody knows is None.
+    """
+
+    def __init__(self, message: str, call: str, pid: int | None = None, status: int | None = None) -> None:
+        super().__init__(message, call, pid, status)
+        self.call = call
+        self.pid = pid
+        self.signal = None if status is None or not status & 0x7F else status & 0x7F
+        self.exitcode = None if status is None or status & 0x7F else status >> 8
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -55,6 +55,19 @@ class EventType(IntEnum):
     POSIX_SIGNAL = const.EV_POSIX_SIGNAL
 
 
+class Ready(IntFlag):
+    """What a descriptor is ready for: wanted of a tap, and said by its events."""
+
+    READ = const.TAP_READ
+    """Reading does not block; at the end of a file or connection too."""
+    WRITE = const.TAP_WRITE
+    """Writing does not block."""
+    HANGUP = const.TAP_HANGUP
+    """The other end is closed. Never wanted, always said."""
+    ERROR = const.TAP_ERROR
+    """It has failed. Never wanted, always said."""
+
+
 WORK_QUEUE = EventFlag.IPI | EventFlag.INDIR | EventFlag.FALLBACK
 """What `Proc.queue` uses by default: any vcore may take an event, and a sleeping one is woken."""
 

@@ -17,6 +17,7 @@ from .host.segment import check_name, parse_size
 from .host.stops import held
 from .kern import const
 from .queue import Doors, Queue
+from .sources.doors import SourceDoors
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Callable[[], object])
@@ -45,7 +46,7 @@ def _background() -> ModuleType:
         return background
 
 
-class Proc(Doors):
+class Proc(Doors, SourceDoors):
     """A process with several vcores that any other process may send events to. A definition: it creates nothing until
     `run` or `start`.
 
@@ -251,8 +252,11 @@ class Proc(Doors):
             raise ValueError(f"queue {name!r} is not defined (defined: {known})")
         return name
 
+    def _defining(self) -> bool:
+        return self._running is None and self._handle is None
+
     def _must_not_run(self, what: str) -> None:
-        if self._running is not None or self._handle is not None:
+        if not self._defining():
             raise RuntimeError(f"Proc.{what} of {self.name!r}: it runs already; define everything before it starts")
 
     # Life

@@ -7,9 +7,10 @@ from types import TracebackType
 from .host.handle import Handle
 from .host.segment import open_segment
 from .queue import Doors, Queue
+from .sources.alarm import AlarmDoors
 
 
-class Remote(Doors):
+class Remote(Doors, AlarmDoors):
     """A process that this one sends to. Made by :func:`connect`; a context manager; `close` it when done.
 
     May be used by any number of threads: each is a sender of its own. Not in a forked child, which gets ForkedHandle.

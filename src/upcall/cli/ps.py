@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def ps(name: str | None, as_json: bool) -> None:
-    """List all processes, or show NAME with its vcores, queues and attached threads.
+    """List all processes, or show NAME with its vcores, queues, sources (alarms, taps, watches, calls, signals) and
+    attached threads.
 
     Reads the segments without the processes' help: it works when they are stuck, stopped or dead. A process without a
     supervisor has no pid: its workers may carry on, but those that die are not replaced. Started again it takes them over,
@@ -110,6 +111,23 @@ def show_one(process: ProcessInfo) -> None:
     out.print(table("vcores", (*columns, "#restarts"), vcores))
     queues = [(q.name, q.depth, q.dead, q.limit, q.on_full, q.flags, q.alert) for q in process.queues]
     out.print(table("queues", ("queue", "#depth", "#dead", "#limit", "on_full", "flags", "told"), queues))
+    if process.sources:
+        sources = [
+            (
+                s.id,
+                s.kind,
+                s.what,
+                "-" if s.due_in is None else f"{s.due_in:.1f}",
+                s.queue,
+                s.type,
+                s.value,
+                s.pid,
+                s.events,
+            )
+            for s in process.sources
+        ]
+        heads = ("#source", "kind", "waits for", "#due in s", "queue", "type", "#value", "#pid", "#events")
+        out.print(table("sources", heads, sources))
     slots = [(s.slot, s.pid, s.role, s.sent, s.indirs, s.wakes, s.waits, s.syscalls) for s in process.slots if s.alive]
     titles = ("#slot", "#pid", "role", "#sent", "#indirections", "#wakes", "#waits", "#syscalls")
     out.print(table("attached", titles, slots))

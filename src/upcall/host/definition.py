@@ -37,6 +37,22 @@ class Registration:
     batch_max: int
 
 
+@dataclass(frozen=True)
+class SourceSpec:
+    """One alarm or tap of a definition: the fields of its record (kern/source), by names. `relative`: `base` counts from
+    the start. `fd` a tap's descriptor, a copy of the program's."""
+
+    kind: int
+    type: str | EventType
+    queue: str | None
+    flags: int
+    value: int
+    base: int = 0
+    every: int = 0
+    relative: bool = False
+    fd: int = -1
+
+
 @dataclass
 class Definition:
     """What a `Proc` is told before it starts."""
@@ -57,6 +73,8 @@ class Definition:
     kernel_queues: dict[EventType, str] = field(default_factory=dict)
     types: list[str] = field(default_factory=list)
     mains: list[Callable[[], object]] = field(default_factory=list)
+    sources: list[SourceSpec] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
 
 
 class Program(Protocol):

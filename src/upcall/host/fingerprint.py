@@ -37,7 +37,12 @@ def whole(definition: Definition) -> int:
     }
     by_queue = [(spec.name, _code(spec.handler)) for spec in definition.queues.values() if spec.handler is not None]
     mains = [_code(function) for function in definition.mains]
-    return _number((_tables(definition), handlers, options, by_queue, mains))
+    return _number((_tables(definition), handlers, options, by_queue, mains, sorted(definition.signals)))
+
+
+def of_source(definition: Definition, index: int) -> int:
+    """A number for one alarm or tap of a definition; its descriptor does not count."""
+    return _number((index, *dataclasses.astuple(dataclasses.replace(definition.sources[index], fd=-1))))
 
 
 def _tables(definition: Definition) -> object:

@@ -13,10 +13,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 _handlers: dict[int, Any] = {}
+_blocked: set[int] = set()
 _masks = threading.local()
 
 
@@ -26,6 +27,11 @@ def on_signal(number: int, handler: Callable[[int, Any], object]) -> Any:
     former = signal.signal(number, handler)
     _handlers[number] = handler
     return former
+
+
+def unblock_in_child(numbers: Iterable[int]) -> None:
+    """Signals that this process blocks, and a forked child does not."""
+    _blocked.update(numbers)
 
 
 def _before() -> None:
@@ -42,7 +48,8 @@ def _in_child() -> None:
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _handlers.clear()
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.former)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.former - _blocked)
+    _blocked.clear()
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import threading
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import (
     FlagError,
@@ -30,6 +30,9 @@ from ..kern import const
 from ..kern.layout import Seg
 from . import tables
 from .segment import Segment
+
+if TYPE_CHECKING:
+    from .passing import Passing
 
 
 class _Thread:
@@ -63,6 +66,7 @@ class Handle:
         }
         self._queue_names: dict[int, str | None] = {0: None}
         self._local = threading.local()
+        self._passing: Passing | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -110,9 +114,21 @@ class Handle:
             raise NoSuchQueue(f"process {self.name!r} has no queue {name!r} (it has: {known})")
         return self.queues[name]
 
+    @property
+    def passing(self) -> Passing:
+        """This process's end of taps; made at first use."""
+        self.check_open()
+        if self._passing is None:
+            from .passing import Passing
+
+            self._passing = Passing(self.segment)
+        return self._passing
+
     def close(self) -> None:
         """Detaches; every later use is an error. In a forked child, where nothing is attached: nothing."""
         if self.pid == os.getpid():
+            if self._passing is not None:
+                self._passing.close()
             self._local = threading.local()
             self.segment.close()
 

@@ -17,6 +17,7 @@ from . import fingerprint
 from . import segment as files
 from .dead import count_letters
 from .definition import Program
+from .records import drop_all
 from .segment import Geometry, Segment
 from .settle import settle, tell_watcher
 from .slots import SUPERVISOR_SLOT
@@ -146,6 +147,7 @@ def finish(segment: Segment, seg: Seg) -> bool:
     """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
     pairs with `unless_gone`."""
     info = segment.seg.procinfo
+    drop_all(segment, seg)
     for box in range(segment.seg.nr_mboxes):
         recover_mbox(seg, box)
     set_proc_state(seg, const.P_DYING)

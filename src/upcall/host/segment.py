@@ -32,7 +32,7 @@ from .slots import SUPERVISOR_SLOT, SlotTable
 
 MAGIC = b"UPCALL\r\n"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
-OURS = re.compile(r"segment|vc\d+|watch|ctl|draft-\d+-[0-9a-f]+")
+OURS = re.compile(r"segment|vc\d+|watch|ctl|sources|sources-standby|draft-\d+-[0-9a-f]+")
 """The files of a segment's folder."""
 _UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 

@@ -26,7 +26,9 @@ from ..parlib.recover import announce
 from .definition import Definition
 from .segment import Segment
 from .settle import Host, host_name, open_host, open_supervisor, settle, tell_watcher, wait_for_end
+from .sources import Sources
 from .watch import Watcher
+from .wire import STANDBY_SOCKET
 
 log = logging.getLogger("upcall")
 
@@ -78,6 +80,8 @@ class Lookout:
         self.selector = selectors.DefaultSelector()
         self.watcher = Watcher(segment, seg, definition, self._kill)
         self.selector.register(self.watcher, selectors.EVENT_READ, None)
+        self.sources = Sources(segment, STANDBY_SOCKET)
+        self.selector.register(self.sources, selectors.EVENT_READ, None)
         self.hosts: dict[int, Host] = {}
 
     def until_attended(self) -> int:
@@ -90,6 +94,7 @@ class Lookout:
             for host in list(self.hosts.values()):
                 self._forget(host)
             self.selector.close()
+            self.sources.close()
             self.watcher.close()
             # What was written for the supervisor, and read by us.
             tell_watcher(self.segment)
@@ -104,9 +109,15 @@ class Lookout:
                 self.segment.name, os.getpid(),
             )  # fmt: skip
         self._find(first)
+        self.sources.somebody_died()
         found: list[tuple[selectors.SelectorKey, int]] = []
         while not found:
-            found = self.selector.select(self.watcher.look())
+            pause = self.watcher.look()
+            self.sources.look()  # after the FIFO is empty: who has written into it has changed the table before
+            found = self.selector.select(pause)
+            if [key.fileobj for key, _ in found] == [self.sources]:
+                found.clear()
+            self.sources.run()
         for key, _ in found:
             if key.data is not None:
                 self._died(key.data)

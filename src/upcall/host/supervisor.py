@@ -36,11 +36,15 @@ from ..parlib.recover import announce
 from . import fingerprint
 from .changes import Changes, after_take_over
 from .control import Control
+from .defined import make_all
 from .definition import Program
 from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
+from .signals import block
+from .sources import Sources
 from .stops import StopSignals, held
 from .watch import Watcher
+from .wire import SUPERVISOR_SOCKET
 from .worker import EXIT_HOSTED, describe_exit, worker_process
 
 log = logging.getLogger("upcall")
@@ -117,6 +121,9 @@ class Supervisor:
             self.when_readable(starter.pidfd, self._starter_ended)
         self.watcher = Watcher(self.segment, self.seg, proc.definition, self._kill)
         self.when_readable(self.watcher, self._look_soon)
+        self.mask = block(proc.definition.signals)
+        self.sources = Sources(self.segment, SUPERVISOR_SOCKET, proc.definition.signals)
+        self.when_readable(self.sources, self.sources.run)
         self.look_at: float | None = 0.0
         """When the watcher's next look is due; None: when its FIFO is readable."""
         self.changes = Changes()
@@ -150,6 +157,8 @@ class Supervisor:
             else:
                 others = [worker for worker in taken if not self._runs_this(worker)]
                 self.changes.begin(after_take_over(self, others))
+        if not self.held:
+            make_all(self.sources, self.proc.definition, bool(taken))
         self.want(self.wanted)
 
     def _adopt(self, worker: Worker, host: Host) -> None:
@@ -221,6 +230,7 @@ class Supervisor:
             if fd >= 0:
                 os.close(fd)
         self.control.close_in_child()
+        self.sources.close_in_child()
         self.selector.close()
         return worker_process(self.proc, self.proc.name, vcoreid, parent)
 
@@ -234,7 +244,10 @@ class Supervisor:
         """SIGINT, SIGTERM. In the foreground: stop as defined, and at a second one, at once. In the background: SIGTERM
         is "drain" and SIGINT "now", the words of `Background.stop`, which may be said again: the last one counts."""
         for number in self.signals.take():
-            if self.starter is not None:
+            wanted = number in self.proc.definition.signals and not self.starting
+            if wanted and not self.segment.u32(self.seg.procinfo + const.PI_STOP):
+                self.sources.signal(number)
+            elif self.starter is not None:
                 self.stop("drain" if number == signal.SIGTERM else "now")
             else:
                 self.at_once = bool(self.stop_as)
@@ -306,10 +319,13 @@ class Supervisor:
         now = time.monotonic()
         if self.look_at is not None and self.look_at <= now:
             pause = self.watcher.look()
+            # After its FIFO is empty: whoever has changed the table and written a byte before is seen now.
+            self.sources.look()
             self.look_at = None if pause is None else now + pause
         if self.held and not any(worker.pid for worker in self.workers.values()):
             self.held = False
             write_tables(self.proc, self.segment)
+            make_all(self.sources, self.proc.definition, False)
         for worker in list(self.workers.values()):
             self._act(worker, now)
         self.changes.go_on()
@@ -360,6 +376,7 @@ class Supervisor:
         asked, worker.asked, worker.kill_at, worker.tell_at = worker.asked, False, None, None
         worker.said = "taken over, so nobody knows how" if status is None else describe_exit(status)
         again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
+        self.sources.somebody_died()
         if status is not None and os.waitstatus_to_exitcode(status) == EXIT_HOSTED and self._find(worker):
             return
         if self.stop_as or self.segment.u32(self.seg.procinfo + const.PI_STOP):
@@ -420,8 +437,10 @@ class Supervisor:
                 "%s: stopped with %s: they stay in %s for the next start", self.proc.name, left, self.segment.path
             )
         self.selector.close()
+        self.sources.close()
         self.watcher.close()
         self.segment.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         self.control.tell_stopped(removed, left)
 
 

@@ -17,12 +17,15 @@ from ..front import port
 from ..kern import const
 from ..kern.layout import Seg, vcpd_at
 from ..kern.proc import startcore
+from .defined import make_all
 from .definition import Program
 from .owner import finish, left_over, open_for_owner, write_tables
 from .segment import Segment
 from .settle import open_host, settle, wait_for_end
+from .sources import Sources
 from .stops import StopSignals, held
 from .watch import Watcher
+from .wire import SUPERVISOR_SOCKET
 from .worker import VCoreHost, WorkerHandle
 
 log = logging.getLogger("upcall")
@@ -117,12 +120,16 @@ class ThreadsInBackground:
         """The watcher's thread: a vcore that hangs keeps no mail from the others."""
         seg = self.segment.attach(const.ROLE_SUPERVISOR)
         watcher = Watcher(self.segment, seg, self.proc.definition, None)
+        sources = Sources(self.segment, SUPERVISOR_SOCKET)
+        make_all(sources, self.proc.definition, False)
         with selectors.DefaultSelector() as selector:
-            selector.register(watcher, selectors.EVENT_READ)
-            selector.register(self.enough, selectors.EVENT_READ)
+            for file in (watcher, sources, self.enough):
+                selector.register(file, selectors.EVENT_READ)
             pause: float | None = 0.0
             while not any(key.fileobj == self.enough for key, _ in selector.select(pause)):
                 pause = watcher.look()
+                sources.run()
+        sources.close()
         watcher.close()
         self.segment.detach(seg)
 

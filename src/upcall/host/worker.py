@@ -23,8 +23,9 @@ import signal
 import struct
 import threading
 import traceback
+from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import UpcallError
 from ..front.dispatch import Dispatcher
@@ -34,12 +35,17 @@ from ..kern.proc import host_vcore, startcore, unhost_vcore
 from ..parlib import vcore as parlib
 from ..parlib.recover import announce
 from . import fingerprint, forks, tables
+from .defined import hold_taps
 from .definition import Definition, Program
 from .handle import Handle
 from .segment import Segment, open_segment
 from .settle import tell_watcher
+from .signals import SignalThread
 from .standby import Standby
 from .stops import let_in
+
+if TYPE_CHECKING:
+    from .calls import Calls
 
 log = logging.getLogger("upcall")
 INTERRUPT = signal.SIGURG
@@ -109,6 +115,21 @@ class WorkerHandle(Handle):
     def __init__(self, segment: Segment) -> None:
         super().__init__(segment, may_register=True)
         self.queue_handlers: dict[int, Any] = {}
+        self.calls: dict[int, Calls] = {}
+        """By vcore: what is under way on helper threads."""
+
+    def vcore_here(self) -> int | None:
+        """The vcore that the calling thread hosts."""
+        dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
+        return None if dispatcher is None else int(dispatcher.vcoreid)
+
+    def calls_of(self, vcoreid: int) -> Calls:
+        """The calls of a vcore that is hosted here."""
+        if vcoreid not in self.calls:
+            from .calls import Calls
+
+            self.calls[vcoreid] = Calls(self, vcoreid)
+        return self.calls[vcoreid]
 
     def host_here(self, dispatcher: Dispatcher) -> None:
         """The calling thread hosts this vcore from now on, and sends under its name."""
@@ -143,6 +164,8 @@ class VCoreHost:
         self.fifo = self.fifo_writer = -1
         self.in_main = False
         self.standby: Standby | None = None
+        self.signal_thread: SignalThread | None = None
+        self.orphaned: Callable[[], bool] = lambda: False
         self.dispatcher.in_uthread_context = self.in_uthread_context
         self.dispatcher.interrupted = self.interrupted
         self._register()
@@ -201,11 +224,16 @@ class VCoreHost:
     def on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM to this worker: it ends after what is in hand; another is started unless the process stops. The kernel
         sends it too, when the supervisor dies: if this worker is to carry on then, it does."""
-        if self.standby is not None and not self.standby.begun and self.standby.orphaned():
+        # Both at once are one signal: whoever wants us to leave has written so before.
+        asked = self.stopping() or self.segment.u64(vcpd_at(self.seg, self.vcoreid) + const.VCPD_LEAVE) == self.seg.me
+        if self.standby is not None and not self.standby.begun and self.orphaned():
             self.standby.begin()
-            # Both at once are one signal: whoever wants us to leave has written so before.
-            if self.segment.u64(vcpd_at(self.seg, self.vcoreid) + const.VCPD_LEAVE) != self.seg.me:
+            if not asked:
                 return
+        wanted = self.signal_thread is not None and signal.SIGTERM in self.definition.signals and not asked
+        if self.signal_thread is not None and wanted and (self.standby is not None or not self.orphaned()):
+            self.signal_thread.note(signal.SIGTERM)
+            return
         self.dispatcher.leaving = True
         startcore(self.seg, self.vcoreid)  # if it sleeps: what it sleeps on must change, or it goes on sleeping
         self._leave_main()
@@ -280,7 +308,10 @@ class VCoreHost:
         self.run_mains()
         while True:
             stop = self.stopping()
-            if stop == const.STOP_NOW or self.dispatcher.leaving:
+            if stop == const.STOP_NOW:
+                return
+            if self.dispatcher.leaving:
+                self._end_calls()
                 return
             if not stop and not self.dispatcher.threads:
                 self.dispatcher.turn()
@@ -292,13 +323,26 @@ class VCoreHost:
                 continue
             if stop == const.STOP_DRAIN:
                 parlib.look_everywhere(self.dispatcher)
-                if not parlib.work(self.dispatcher) and not self.run_threads() and not self.dispatcher.retry_held():
+                found = parlib.work(self.dispatcher) or self.run_threads() or self.dispatcher.retry_held()
+                if not found and not self._call_ends():
                     return
                 continue
             self.dispatcher.idle()
 
+    def _call_ends(self) -> bool:
+        """Waits for the next of this vcore's calls to end. False if none is under way."""
+        calls = self.handle.calls.get(self.vcoreid)
+        return calls is not None and calls.wait()
+
+    def _end_calls(self) -> None:
+        """Before this host leaves: nobody else has the results of its calls."""
+        while self._call_ends() and self.stopping() != const.STOP_NOW:
+            parlib.work(self.dispatcher)
+
     def finish(self) -> None:
         """Leaves in good order: what it answered for is announced to the others."""
+        if self.signal_thread is not None:
+            self.signal_thread.end()
         if self.signals and self.fifo >= 0:
             signal.signal(INTERRUPT, signal.SIG_IGN)
         self.dispatcher.give_back()
@@ -325,7 +369,11 @@ def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
     proc._lend_handle(host.handle)
     if not host.start():
         return EXIT_HOSTED
+    hold_taps(host.handle, proc.definition)
+    if proc.definition.signals:
+        host.signal_thread = SignalThread(host.handle, proc.definition.signals)
     standby = Standby(segment, proc.definition, parent)
+    host.orphaned = standby.orphaned
     if proc.definition.on_supervisor_death == "carry_on":
         host.standby = standby
     forks.on_signal(signal.SIGTERM, host.on_sigterm)
@@ -352,6 +400,9 @@ def bind_tables(proc: Program, segment: Segment) -> None:
         for item in definition.registrations:
             if isinstance(item.type, str):
                 tables.register_type(segment, seg, item.type)
+        for source in definition.sources:
+            if isinstance(source.type, str):
+                tables.register_type(segment, seg, source.type)
         for spec in definition.queues.values():
             known = {text: number for number, text in tables.queues(segment).items()}
             mailbox = -1 if spec.mailbox is None else -2 if spec.mailbox == "vcore" else known[spec.mailbox]

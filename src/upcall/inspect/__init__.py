@@ -16,7 +16,7 @@ from ..errors import NoSuchProcess, SegmentError
 from ..host.segment import names
 from .clean import Cleaned, clean
 from .reader import Reader
-from .records import ProcessInfo, QueueInfo, SlotInfo, VCoreInfo
+from .records import ProcessInfo, QueueInfo, SlotInfo, SourceInfo, VCoreInfo
 from .words import dump
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "QueueInfo",
     "Reader",
     "SlotInfo",
+    "SourceInfo",
     "VCoreInfo",
     "clean",
     "dump",

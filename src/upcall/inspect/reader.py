@@ -5,16 +5,29 @@ from __future__ import annotations
 import dataclasses
 import os
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 
 from ..errors import SegmentError
 from ..flags import EventFlag, EventType
+from ..host.records import KINDS, unpack
 from ..host.segment import open_segment
 from ..host.slots import NAME_LOCKS, SUPERVISOR_SLOT, WATCHER_LOCK, is_locked
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import dead_mbox, evq_at, map_at, mbox_at, name_of, onward, page_at, slot_record_at, vcpd_at
+from ..kern.layout import (
+    dead_mbox,
+    evq_at,
+    map_at,
+    mbox_at,
+    name_of,
+    onward,
+    page_at,
+    slot_record_at,
+    source_at,
+    vcpd_at,
+)
 from .records import (
     ALERT_STATES,
     ON_DEATH,
@@ -32,9 +45,11 @@ from .records import (
     ProcessInfo,
     QueueInfo,
     SlotInfo,
+    SourceInfo,
     VCoreInfo,
     called,
     names_of_bits,
+    what_of,
 )
 
 WALK_TRIES = 4
@@ -297,6 +312,29 @@ class Reader:
                 **{name: self.u64(at + const.NUMBERS[f"AS_{name.upper()}"]) for name in SLOT_COUNTERS},
             )
 
+    def sources(self) -> Iterator[SourceInfo]:
+        """Alarms, taps, watches, calls and signals; those that are over are left out."""
+        for index in range(const.NR_SOURCES):
+            source = unpack(self.tables, index, source_at(self.seg, index))
+            if source is None or source.state == const.SOURCE_SPENT:
+                continue
+            wall = source.flags & const.ALARM_WALL
+            now = time.clock_gettime_ns(time.CLOCK_REALTIME if wall else time.CLOCK_BOOTTIME)
+            alarm = source.kind == const.KIND_ALARM
+            at = evq_at(self.seg, source.queue - 1) + const.EVQ_NAME
+            yield SourceInfo(
+                id=source.id,
+                kind=called(KINDS, source.kind),
+                type=self.type_name(source.type),
+                queue=self.text(at) if 0 < source.queue <= self.geometry.max_queues else None,
+                what=what_of(source),
+                pid=source.pid,
+                events=source.count,
+                value=source.value,
+                due_in=(source.due - now) / 1e9 if alarm else None,
+                every=source.every / 1e9 or None if alarm else None,
+            )
+
     def watcher(self) -> int | None:
         """The worker that watches the others, while there is no supervisor."""
         if self.alive(SUPERVISOR_SLOT) or not is_locked(self.segment.probe, WATCHER_LOCK):
@@ -319,4 +357,5 @@ class Reader:
             slots=tuple(self.slots()),
             error="; ".join(self.odd()) or None,
             watcher=self.watcher(),
+            sources=tuple(self.sources()),
         )

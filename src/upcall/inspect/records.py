@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from ..host.records import Source
 from ..kern import const
 
 RUNTIME_TYPES = {const.EV_EVENT, const.EV_CHECK_MSGS, const.EV_VCORE_PREEMPT}
@@ -48,6 +50,22 @@ def names_of_bits(table: dict[int, str], value: int) -> str:
     known = [name for bit, name in table.items() if value & bit]
     rest = value & ~sum(table)
     return "|".join([*known, f"?{rest:#x}"] if rest else known)
+
+
+def what_of(source: Source) -> str:
+    """What a source waits for, for people."""
+    if source.kind == const.KIND_ALARM:
+        once = "at a time of the clock" if source.flags & const.ALARM_WALL else "once"
+        return f"every {source.every / 1e9:g} s" if source.every else once
+    if source.kind == const.KIND_TAP:
+        words = {const.TAP_READ: "READ", const.TAP_WRITE: "WRITE", const.TAP_ONCE: "once"}
+        return names_of_bits(words, source.flags)
+    if source.kind == const.KIND_WATCH:
+        return f"the end of pid {source.pid}"
+    if source.kind == const.KIND_CALL:
+        return "".join(c if c.isprintable() else "?" for c in source.name)
+    names = {int(number): number.name for number in signal.Signals}
+    return names.get(source.value, f"signal {source.value}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,25 @@ class SlotInfo:
 
 
 @dataclass(frozen=True)
+class SourceInfo:
+    """One source. `kind`: alarm, tap, watch, call or signal; `queue` None: the one registered for `type`; `what` says for
+    people what it waits for; `pid`: of a watch the watched process, else who made it; `due_in`: of an alarm, seconds from
+    now, `every` its period; `events` sent so far (of an alarm, periods that are over); `value` the program's number, of a
+    signal its number."""
+
+    id: int
+    kind: str
+    type: str
+    queue: str | None
+    what: str
+    pid: int
+    events: int
+    value: int
+    due_in: float | None = None
+    every: float | None = None
+
+
+@dataclass(frozen=True)
 class ProcessInfo:
     """One process, as its segment tells. `waiting`: events sent and not done, bits included; `dead`: dead letters, those
     of mail to vcores included; `attended`: whether a living supervisor holds it, and `watcher` the worker that watches the
@@ -136,6 +173,7 @@ class ProcessInfo:
     slots: tuple[SlotInfo, ...]
     error: str | None = None
     watcher: int | None = None
+    sources: tuple[SourceInfo, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""

@@ -67,7 +67,7 @@ cdef enum:
     HDR_CREATION = 56   # a random number: tells this segment from a later one of the same name
     HDR_NAME = 64
     HEADER_SIZE = 4096
-    ABI = 3
+    ABI = 4
 
     # ---- attach slot ----------------------------------------------------------------------------------------------
     SLOT_STRIDE = 128
@@ -110,6 +110,7 @@ cdef enum:
     PI_SUPERVISOR_PID = 328
     PI_WATCH = 332      # u32 1: the watcher sleeps, whoever makes a vcore run tells it
     PI_WATCHER_PID = 336 # u32 the worker that watches the others while there is no supervisor
+    PI_SOURCES = 344    # u32 rises with every change of the table of sources
     PI_KERNEL_EVTS = 384 # u32[MAX_NR_EVENT]: queue number + 1
     PI_SPANS_FREED = 512 # u64[SMALL_CLASSES]: the span + 1 where a block of the class was given back last; a hint
     PROCINFO_SIZE = 1024
@@ -189,6 +190,46 @@ cdef enum:
     ON_DEATH_REPORT = 2
     REDELIVERIES_USUAL = 3 # of mail to a vcore, which no queue says anything about
     REDELIVERIES_MAX = 14 # the slot word's counter has four bits
+
+    # ---- source: an alarm, a tap, a watch, a call, a signal ------------------------------------------------------------
+    NR_SOURCES = 2048
+    SOURCE_STRIDE = 128
+    SR_WORD = 0         # u64 state:4 | generation:24 << 8 | name:32 << 32
+    SR_KIND = 8         # u32
+    SR_TYPE = 12        # u32 event type
+    SR_QUEUE = 16       # u32 queue + 1; 0: the one registered for the type
+    SR_FLAGS = 20       # u32
+    SR_VALUE = 24       # u64 the program's own
+    SR_BASE = 32        # u64 alarm: when it is due first, ns; watch: when the process started, ticks
+    SR_EVERY = 40       # u64 alarm: period, ns; 0: once
+    SR_KEY = 48         # u64 not 0: made by a definition, which knows it by this number
+    SR_REPLACES = 56    # u64 id of the source in whose place this one comes; 0: none
+    SR_MAKER = 64       # u64 name of the thread that made it
+    SR_PID = 72         # u64 watch: whose end; others: the maker's process
+    SR_COUNT = 80       # u64 generation:24 << 40 | count:40: periods that are over, or events sent
+    SR_NAME = 88        # 40 bytes: what is called, zero-terminated
+    SR_NAME_BYTES = 40
+    SOURCE_FREE = 0
+    SOURCE_CLAIMED = 1  # being written by the named actor
+    SOURCE_SET = 2
+    SOURCE_FIRING = 3   # the named actor sends its event
+    SOURCE_SPENT = 4    # of a definition, and over
+    SOURCE_GEN_SHIFT = 16 # id: index:16 | generation:24
+    KIND_ALARM = 1
+    KIND_TAP = 2
+    KIND_WATCH = 3
+    KIND_CALL = 4
+    KIND_SIGNAL = 5
+    SIGNAL_KEY = 0x40000000 # SR_KEY of a signal: with its number
+    TAP_READ = 1        # SR_FLAGS of a tap, and arg1 of its event
+    TAP_WRITE = 2
+    TAP_HANGUP = 4
+    TAP_ERROR = 8
+    TAP_ONCE = 16
+    ALARM_WALL = 32     # by the wall clock; else by the time since boot
+    WATCH_CHILD = 64    # a child of its maker, who can tell its status
+    CALL_DONE = 0       # arg1 of a call's event
+    CALL_DIED = 1       # the worker that called has died
 
     # ---- mailbox --------------------------------------------------------------------------------------------------
     MBOX_STRIDE = 512

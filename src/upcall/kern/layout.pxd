@@ -3,8 +3,9 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport ld64, mem_t, src_t, st64, world_t
 from .const cimport (
-    EVQ_STRIDE, HEADER_SIZE, LINK_LEAVING, MBOX_STRIDE, NAME_BYTES, NO_VCORE, OK, PAGE_HEADER, PI_KERNEL_EVTS, PROCINFO_SIZE,
-    SLOT_SIZE, SLOT_STRIDE, SMALL_CLASSES, SPAN_SIZE, SPAN_STRIDE, VCPD_STRIDE
+    EVQ_STRIDE, HEADER_SIZE, LINK_LEAVING, MBOX_STRIDE, NAME_BYTES, NO_VCORE, NR_SOURCES, OK, PAGE_HEADER,
+    PI_KERNEL_EVTS, PROCINFO_SIZE, SLOT_SIZE, SLOT_STRIDE, SMALL_CLASSES, SOURCE_STRIDE, SPAN_SIZE, SPAN_STRIDE,
+    VCPD_STRIDE
 )
 
 @cython.final
@@ -19,7 +20,7 @@ cdef class Seg:
     cdef world_t world
     cdef readonly uint64_t max_vcores, max_queues, max_types, max_slots, page_slots, nr_pages, nr_spans
     cdef readonly uint64_t nr_mboxes, page_size, size
-    cdef readonly uint64_t slots, procinfo, vcoremap, vcpds, queues, mboxes, types, bitmap, spans, tables_end
+    cdef readonly uint64_t slots, procinfo, vcoremap, vcpds, queues, mboxes, types, sources, bitmap, spans, tables_end
     cdef readonly uint64_t pages, arena
     cdef readonly uint64_t me, my_slot
     cdef public uint64_t vcoreid, why
@@ -70,6 +71,9 @@ cdef inline uint64_t slot_record_at(Seg s, uint64_t slot) noexcept nogil:
 cdef inline uint64_t page_at(Seg s, uint64_t page) noexcept nogil:
     """The page with number `page`, counted from 1."""
     return s.pages + (page - 1) * s.page_size
+
+cdef inline uint64_t source_at(Seg s, uint64_t index) noexcept nogil:
+    return s.sources + index * SOURCE_STRIDE
 
 cdef inline uint64_t span_at(Seg s, uint64_t span) noexcept nogil:
     return s.spans + span * SPAN_STRIDE

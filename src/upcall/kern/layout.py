@@ -22,12 +22,14 @@ if not cython.compiled:
         MBOX_STRIDE,
         NAME_BYTES,
         NO_VCORE,
+        NR_SOURCES,
         OK,
         PAGE_HEADER,
         PROCINFO_SIZE,
         SLOT_SIZE,
         SLOT_STRIDE,
         SMALL_CLASSES,
+        SOURCE_STRIDE,
         SPAN_SIZE,
         SPAN_STRIDE,
         VCPD_STRIDE,
@@ -93,6 +95,8 @@ class Seg:
         at = at + self.nr_mboxes * MBOX_STRIDE
         self.types = at
         at = at + max_types * NAME_BYTES
+        self.sources = at
+        at = at + NR_SOURCES * SOURCE_STRIDE
         self.bitmap = at
         at = at + (nr_pages + 63) // 64 * 8
         at = (at + 63) // 64 * 64

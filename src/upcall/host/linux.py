@@ -1,0 +1,118 @@
+"""What Linux has and Python 3.11 has not: timers and signals as descriptors, a wait for a file to appear, who a pid is."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+CLOCK_REALTIME = time.CLOCK_REALTIME
+_CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK  # what TFD_, SFD_ and IN_ call by their own names
+_TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
+_IN_CREATE, _IN_MOVED_TO, _IN_DELETE_SELF = 0x100, 0x80, 0x400
+_SIGINFO = 128
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def boot_ns() -> int:
+    """Nanoseconds since the machine's boot, sleep included: the same in every process."""
+    return time.clock_gettime_ns(CLOCK_BOOTTIME)
+
+
+class Timer:
+    """A timerfd: readable from a point in time on. Of the wall clock, also when that has been set."""
+
+    def __init__(self, clock: int) -> None:
+        self.clock = clock
+        self.fd = _checked(_libc.timerfd_create(clock, _CLOEXEC_NONBLOCK))
+        self.at: int | None = None
+
+    def set(self, at: int | None) -> None:
+        """Readable from `at` (nanoseconds of its clock) on; None: never."""
+        if at == self.at:
+            return
+        self.at = at
+        # A time of 0 would switch it off; one that is over is readable at once.
+        seconds, rest = (0, 0) if at is None else divmod(max(1, at), 1_000_000_000)
+        flags = _TFD_TIMER_ABSTIME | (_TFD_TIMER_CANCEL_ON_SET if self.clock == CLOCK_REALTIME else 0)
+        spec = ctypes.create_string_buffer(struct.pack("qqqq", 0, 0, seconds, rest), 32)
+        _checked(_libc.timerfd_settime(self.fd, flags, spec, None))
+
+    def take(self) -> None:
+        """It was readable: not any more until it is set anew."""
+        self.at = None
+        try:
+            os.read(self.fd, 8)
+        except OSError:
+            pass  # ECANCELED: the clock was set; EAGAIN: set anew meanwhile
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self.fd)
+
+
+def open_signals(numbers: Iterable[int]) -> int:
+    """A signalfd for signals that this thread blocks."""
+    mask = sum(1 << (number - 1) for number in numbers)
+    held = ctypes.create_string_buffer(struct.pack("Q", mask) + bytes(120), 128)
+    return _checked(_libc.signalfd(-1, held, _CLOEXEC_NONBLOCK))
+
+
+def take_signals(fd: int) -> list[int]:
+    """The numbers of the signals that have come to a signalfd."""
+    try:
+        data = os.read(fd, 64 * _SIGINFO)
+    except BlockingIOError:
+        return []
+    return [struct.unpack_from("I", data, at)[0] for at in range(0, len(data), _SIGINFO)]
+
+
+def open_lookout(folder: Path) -> int:
+    """An inotify descriptor: readable when a file appears in a folder, or the folder goes."""
+    fd = _checked(_libc.inotify_init1(_CLOEXEC_NONBLOCK))
+    try:
+        _checked(_libc.inotify_add_watch(fd, os.fsencode(folder), _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with its pid it names the process for good. ProcessLookupError."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(3, os.strerror(3)) from None
+    return int(text.rpartition(b")")[2].split()[19])
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def exit_status(pid: int) -> int | None:
+    """The wait status of a child that has ended, which is not reaped here; None if it is nobody's that we know."""
+    with contextlib.suppress(ChildProcessError):
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None:
+            return ended.si_status << 8 if ended.si_code == os.CLD_EXITED else ended.si_status
+    return None
