@@ -127,6 +127,14 @@ SEEDED = {
         "tso",
         "G2",
     ),
+    "the head leaves a page whose link is not frozen": (
+        "kern/ucq.py",
+        "if link == after and not cas64(s.mem, page_at(s, page) + PG_NEXT, link, link | LINK_LEAVING):",
+        "if False:",
+        "one_unlinks_and_the_head_passes",
+        "sc",
+        "page",
+    ),
     "a span that is looked at has no class": (
         "kern/arena.py",
         "mine = word(SPAN_LEAVING | (c << 4), gen, s.me)",

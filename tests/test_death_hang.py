@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 import upcall
-from procs import LONG_S, Gate, Notes, log_to, running, until, vcore_info
+from procs import LONG_S, Gate, Notes, ended, forked, log_to, running, until, vcore_info
 from upcall import Proc
+from upcall.kern import const, ucq
+from upcall.kern.event import queue_mbox
+from upcall.kern.layout import Msg, word
 
 
 def vcore(name: str, vcoreid: int) -> Any:
@@ -194,3 +197,75 @@ def test_on_hang_is_one_of_two(bad: Any) -> None:
 def test_a_thread_cannot_be_killed() -> None:
     with pytest.raises(ValueError, match="use host='process'"):
         Proc("box", host="thread", on_hang="kill")
+
+
+# ---- for long, with little memory ------------------------------------------------------------------------------------
+
+LITTLE = "1 MiB"
+"""16 pages, of which each mailbox in use keeps one."""
+BURST, BURSTS = 1000, 16
+"""Four times what they hold goes through."""
+
+
+def go_through(proc: Proc, queue: Any, before: int = 0) -> None:
+    """Many events, that raise if there is no room for them; all are handled by who is left."""
+    for burst in range(1, BURSTS + 1):
+        queue.send_many("order", [b""] * BURST)
+        until(
+            lambda burst=burst: sum(v.handled for v in vcore_info("box").values()) >= before + burst * BURST,
+            f"burst {burst} of {BURSTS}",
+        )
+
+
+def test_an_event_in_a_stopped_workers_hands_keeps_one_page(notes: Notes) -> None:
+    """The others go on for ever behind it; when it goes on it handles its event, and all memory is there again."""
+    proc = Proc("box", vcores=2, memory=LITTLE, preempt_after_ms=20)
+    queue = proc.queue("orders", on_full="raise")
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        if ev.arg1 == 1:
+            notes("stops", os.getpid())
+            os.kill(os.getpid(), signal.SIGSTOP)
+            notes("goes on", ev.redelivered)
+
+    with running(proc):
+        queue.send("order", arg1=1)
+        ((_, pid),) = notes.wait(1)
+        go_through(proc, queue)
+        os.kill(pid, signal.SIGCONT)
+        assert notes.wait(2)[1] == ["goes on", False]
+        assert proc.drain(LONG_S) == []
+    assert len(notes.read()) == 2
+
+
+def test_senders_stopped_in_their_claims_keep_one_page_each(notes: Notes) -> None:
+    """Two of them, in different pages; when they go on their events are handled."""
+    proc = Proc("box", vcores=2, memory=LITTLE)
+    queue = proc.queue("orders", on_full="raise")
+    proc.on("order")(lambda ev: notes(ev.arg1) if ev.arg1 else None)
+
+    def claims_and_stops(number: int) -> None:
+        """What `send` does, with a stop after the claim."""
+        handle = upcall.connect("box")._handle
+        seg, box = handle.thread().seg, queue_mbox(handle.thread().seg, handle.queues["orders"])
+        where = ucq.claim_slot(seg, box)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        msg = Msg()
+        msg.ev_type, msg.arg1, msg.queue = handle.resolve("order"), number, handle.queues["orders"] + 1
+        ucq.fill_slot(seg, ucq.slot_at(seg, where), msg)
+        handle.segment.put_u64(ucq.slot_at(seg, where), word(const.READY, where >> 32, seg.me))
+
+    with running(proc):
+        stopped = []
+        for number in (1, 2):
+            pid = forked(lambda number=number: claims_and_stops(number))
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            stopped.append(pid)
+            go_through(proc, queue, before=(number - 1) * BURST * BURSTS)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+            assert ended(pid) == 0
+        queue.send("order")  # tells a vcore to look
+        assert sorted(notes.wait(2)) == [[1], [2]]
+        assert proc.drain(LONG_S) == []

@@ -249,6 +249,27 @@ def test_pages_that_lead_back_end_the_walk() -> None:
         inspect.clean(discard=True)
 
 
+def test_pages_that_leave_and_come_back_are_nothing_odd() -> None:
+    """A page that is taken out, and appended to the same mailbox again while it is looked at; its old link leads on."""
+    made = files.create("back", SMALL)
+    try:
+        for page, after in ((1, 2 | 1 << 32 | const.LINK_LEAVING), (2, 1 | 2 << 32)):
+            made.put_u64(page_at(made.seg, page) + const.PG_WORD, const.PAGE_LINKED | 1 << 8 | 4 << 32)
+            made.put_u64(page_at(made.seg, page) + const.PG_NEXT, after)
+            made.put_u64(page_at(made.seg, page) + const.PAGE_HEADER, const.READY | 1 << 8)
+        made.put_u64(mbox_at(made.seg, 4) + const.MB_HEAD, 1 | 1 << 32)
+        made.put_u32(made.seg.procinfo + const.PI_NR_QUEUES, 1)
+        made.put_u64(made.seg.procinfo + const.PI_PAGES_REAL, 2)
+        found = inspect.snapshot("back")
+        assert (found.waiting, found.error) == (2, None)
+        shown = inspect.dump("back")["pages"]["used"]
+        assert [(page["page"], page["leaving"]) for page in shown] == [(1, True), (2, False)]
+        assert shown[0]["next"] == "page 2 slot 0 generation 1"
+    finally:
+        made.close()
+        inspect.clean(discard=True)
+
+
 @pytest.fixture(scope="module")
 def hostile(upcall_dir: Path) -> Iterator[files.Segment]:
     """A small segment with nothing in it, for others to scribble in."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sweep import letters, owners, senders, vcores
+from sweep import letters, owners, senders, unlink, vcores
 
-SCENES = [*senders.SCENES, *vcores.SCENES, *owners.SCENES, *letters.SCENES]
+SCENES = [*senders.SCENES, *vcores.SCENES, *owners.SCENES, *letters.SCENES, *unlink.SCENES]

@@ -269,8 +269,8 @@ def leave_page(s: Seg, page: int, gen: int) -> bool:
             return False
         if (link & LINK_LEAVING) != 0:
             return True
-        # The slots after the link: were it the other way round, the page could be recycled and be full of new messages in
-        # between, and its new link be marked.
+        # If the page leaves while its slots are looked at, its link is not what it was, and never is again: the
+        # compare-and-swap fails, whatever the page is used for meanwhile.
         if all_done(s, page, 0, gen) < s.page_slots:
             return False
         if cas64(s.mem, at, link, link | LINK_LEAVING):
