@@ -14,6 +14,7 @@ from upcall.check import door
 from upcall.check.explore import Explorer
 from upcall.check.plan import Plan, Scenario, scenario
 from upcall.check.verdict import Limits, State, Verdict
+from upcall.errors import UpcallError
 
 
 def test_the_door_is_whole() -> None:
@@ -302,7 +303,7 @@ def test_an_actor_that_is_not_deterministic_is_refused() -> None:
         s.actor(body, name="one")
         s.actor(body, name="two")
 
-    with pytest.raises(RuntimeError, match="not deterministic"):
+    with pytest.raises(UpcallError, match="not deterministic"):
         explored(restless)
 
 

@@ -24,11 +24,13 @@ numbers), and actors must share nothing but words.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from ..errors import UpcallError
 from . import door
 from .door import (
     ADD,
@@ -49,9 +51,9 @@ from .door import (
     WAKE,
     XCHG,
 )
-from .program import HUB, Hub, Program
+from .program import HUB, Hub, Program, freeze
 from .rewrite import recompiled
-from .verdict import State
+from .verdict import Broken, State
 
 A = TypeVar("A", bound=Callable[[], object])
 Check = Callable[[State], object]
@@ -197,6 +199,9 @@ class Plan:
         self.lay_out = lay_out
         self.hub = HUB
         first = self._scenario()
+        if not first.bodies:
+            raise UpcallError(f"scenario {name} has no actors: give it functions marked @s.actor")
+        self.shared = shared_objects(first.names, first.bodies)
         self.memory = dict(first.memory)
         self.words = (first.size + 7) >> 3
         self.about = lay_out.__doc__ or ""
@@ -216,13 +221,34 @@ class Plan:
 
     def at_end(self, state: State) -> None:
         """All checks of a last state."""
-        for check in self.ends:
-            check(state)
+        self._check(self.ends, state)
 
     def always(self, state: State) -> None:
         """All checks of any state."""
-        for check in self.alls:
-            check(state)
+        self._check(self.alls, state)
+
+    def _check(self, checks: list[Check], state: State) -> None:
+        for check in checks:
+            try:
+                check(state)
+            except (AssertionError, Broken):
+                raise
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                raise UpcallError(
+                    f"scenario {self.name}: its check {check.__name__} fails itself: {type(error).__name__}: {error} "
+                    f"({where.filename}:{where.lineno}); a promise is an assert"
+                ) from error
+
+    def shared_change(self) -> str:
+        """What actors share beside words, if one of them has changed it: in words; else nothing."""
+        for who, name, kept, before in self.shared:
+            if freeze(kept, {}) != before:
+                return (
+                    f"scenario {self.name}: actors {' and '.join(who)} share the {type(kept).__name__} {name!r}, and it was "
+                    f"changed. The checker does not see that: use s.word for what they share, s.note for what a check counts"
+                )
+        return ""
 
     def _body(self, i: int) -> Callable[[], object]:
         """One actor's code, afresh. Each layout gives one for every actor; those not asked for yet are kept."""
@@ -234,7 +260,16 @@ class Plan:
     def _scenario(self) -> Scenario:
         made = Scenario(self.hub)
         with self.set_up(made):
-            self.lay_out(made)
+            try:
+                self.lay_out(made)
+            except UpcallError:
+                raise
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                raise UpcallError(
+                    f"scenario {self.name} cannot be laid out: {type(error).__name__}: {error} "
+                    f"({where.filename}:{where.lineno})"
+                ) from error
         return made
 
     @contextmanager
@@ -289,11 +324,32 @@ class Direct:
         return None if kind == STORE else True if kind == CAS else old
 
 
+Shared = tuple[tuple[str, ...], str, Any, Any]
+"""Whose it is, its name, the object, its contents frozen."""
+
+
+def shared_objects(names: list[str], bodies: list[Callable[[], object]]) -> list[Shared]:
+    """Lists, dicts, sets and bytearrays that more than one actor's function can reach by a variable of its own."""
+    holders: dict[int, tuple[set[str], str, Any]] = {}
+    for actor, body in zip(names, bodies, strict=True):
+        code = getattr(body, "__code__", None)
+        for name, cell in zip(code.co_freevars if code else (), getattr(body, "__closure__", None) or (), strict=True):
+            try:
+                kept = cell.cell_contents
+            except ValueError:
+                continue
+            if isinstance(kept, (list, dict, set, bytearray)):
+                holders.setdefault(id(kept), (set(), name, kept))[0].add(actor)
+    return [(tuple(sorted(who)), name, kept, freeze(kept, {})) for who, name, kept in holders.values() if len(who) > 1]
+
+
 SCENARIOS: dict[str, Callable[[Scenario], object]] = {}
 
 
 def scenario(lay_out: Callable[[Scenario], object]) -> Callable[[Scenario], object]:
-    """Registers a scenario (a decorator)."""
+    """Marks a function as a scenario, and registers it under its name (a decorator). It is called with a `Scenario`, to lay
+    out words, actors and checks; again whenever an actor's code has to run again, and must do the same each time."""
     made = recompiled(lay_out)
+    made.upcall_scenario = True  # type: ignore[attr-defined]
     SCENARIOS[lay_out.__name__] = made
     return made

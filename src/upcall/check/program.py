@@ -23,6 +23,8 @@ from typing import Any
 
 import greenlet
 
+from ..errors import UpcallError
+from .door import KINDS
 from .nodes import Node
 from .rewrite import in_loops
 
@@ -48,6 +50,15 @@ class Hub:
         if self.closing:
             raise greenlet.GreenletExit
         return self.main.switch(request)
+
+
+class NotDeterministic(UpcallError):
+    """An actor that does not do the same when it runs again."""
+
+
+def said(request: Any) -> str:
+    """A request, for people."""
+    return f"{KINDS[request[0]]} {request[1:]!r}" if isinstance(request, tuple) and request else "nothing, and ends"
 
 
 HUB = Hub()
@@ -94,19 +105,20 @@ class Program:
 
     def _again(self, node: Node) -> greenlet.greenlet:
         """A greenlet at `node`, run from the start along the answers that led there."""
-        answers = []
-        at: Node | None = node
-        while at is not None and at.parent is not None:
-            answers.append(at.value)
-            at = at.parent
+        path = [node]
+        while path[-1].parent is not None:
+            path.append(path[-1].parent)
         g, request = self._first()
-        for answer in reversed(answers):
-            self.ran += 1
-            request = g.switch(answer)
-        if request != node.request:
-            raise RuntimeError(
-                f"{self.name} is not deterministic: run again it asks {request!r} where it asked {node.request!r}"
-            )
+        for at in reversed(path):
+            if at.parent is not None:
+                self.ran += 1
+                request = g.switch(at.value)
+            if request != at.request:
+                raise NotDeterministic(
+                    f"actor {self.name!r} is not deterministic: run again it asks {said(request)} where it asked "
+                    f"{said(at.request)}. A scenario must do the same each time: no clock, no random numbers, no order of a "
+                    f"set or of addresses, nothing kept between runs; actors share nothing but words"
+                )
         return g
 
     def _arrived(self, g: greenlet.greenlet, said: Any, parent: Node | None, value: Any) -> Node:

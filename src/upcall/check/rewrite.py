@@ -70,4 +70,6 @@ def recompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     made = FunctionType(inner, function.__globals__, function.__name__, function.__defaults__)
     made.__kwdefaults__ = function.__kwdefaults__
     made.__doc__ = function.__doc__
+    made.__module__ = function.__module__
+    made.__dict__.update(function.__dict__)
     return made

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import platform
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ from typing import Any
 from .. import _life
 from ..errors import UpcallError
 from .explore import Explorer
-from .plan import SCENARIOS, Plan
+from .plan import SCENARIOS, Plan, Scenario
+from .program import NotDeterministic
 from .story import Story, tell
 from .verdict import Limits, Move, Verdict
 
@@ -77,6 +79,11 @@ def load(file: str) -> list[str]:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
+    except UpcallError:
+        raise
+    except Exception as error:
+        at = _line_in(error, str(path))
+        raise UpcallError(f"{file}{at} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
     found = [name for name in SCENARIOS if name not in before]
@@ -85,11 +92,25 @@ def load(file: str) -> list[str]:
     return found
 
 
+def _line_in(error: Exception, path: str) -> str:
+    """Which line of a file an error came from, as `:line`."""
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f":{lines[-1]}" if lines else ""
+
+
 def own_jobs(models: Sequence[str], seconds: float) -> list[Job]:
     """The default set: upcall's own scenarios, under these models; none given: under those that each names."""
     from . import scenarios
 
     return scenarios.jobs(models, seconds)
+
+
+def _check_shared(plan: Plan) -> None:
+    changed = plan.shared_change()
+    if changed:
+        raise UpcallError(changed)
 
 
 def find(job: Job) -> None:
@@ -118,13 +139,24 @@ def about() -> list[tuple[str, str, str]]:
 
 
 def run(job: Job, told: Callable[[Verdict], object] | None = None) -> Result:
-    """Explores; a violation is looked for again with as few switches as it needs."""
+    """Explores a job's scenario."""
     find(job)
-    plan = Plan(job.scenario, SCENARIOS[job.scenario])
+    return explore(job, SCENARIOS[job.scenario], told)
+
+
+def explore(job: Job, lay_out: Callable[[Scenario], object], told: Callable[[Verdict], object] | None = None) -> Result:
+    """Explores; a violation is looked for again with as few switches as it needs. UpcallError for what is no scenario: no
+    actors, an actor that does not do the same each time, a list that actors share and change."""
+    plan = Plan(job.scenario, lay_out)
     try:
         explorer = _explorer(plan, job, job.preemptions, job.seconds)
         explorer.tell = told
-        verdict = explorer.run()
+        try:
+            verdict = explorer.run()
+        except NotDeterministic:
+            _check_shared(plan)
+            raise
+        _check_shared(plan)
         if verdict.violation is None:
             return Result(job, verdict)
         found, moves, switches = explorer, verdict.violation.moves, None

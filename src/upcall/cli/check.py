@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ DEFAULT = ("sc", "tso")
 
 
 @click.command(short_help="Explore every interleaving, store buffer and death in scenarios.")
-@click.argument("scenarios", metavar="[FILE.py|SCENARIO]...", nargs=-1)
+@click.argument("scenarios", metavar="[FILE.py[::SCENARIO]|SCENARIO]...", nargs=-1)
 @click.option("--model", type=click.Choice(MODELS), multiple=True, help="Memory models (default: sc and tso).")
 @click.option("--deaths", type=click.IntRange(0, 4), help="How many actors may be killed, before any access.")
 @click.option("--stops", type=click.IntRange(0, 4), help="How many may stop for ever, before any access.")
@@ -49,7 +50,7 @@ def check(
 ) -> None:  # fmt: skip
     """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
     all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
-    @upcall.check.scenario.
+    @upcall.check.scenario; FILE.py::SCENARIO: one of them.
 
     A promise that can be broken is shown as a story, one row for each step, with as few switches as it needs. A verdict is
     "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken; of an exhibit, where
@@ -128,14 +129,20 @@ def _list(asked: tuple[str, ...]) -> None:
     rows = [
         ("file", each, (SCENARIOS[each].__doc__ or "").partition("\n")[0])
         for name in asked
-        if name.endswith(".py")
-        for each in load(name)
+        if _file_of(name)[0]
+        for each in load(_file_of(name)[0])
     ]
     if not rows:
         rows = [row for row in about() if not asked or row[0] in asked or row[1] in asked]
     wide = max((len(name) for _, name, _ in rows), default=0)
     for group, name, said in rows:
         click.echo(f"{group:<9} {name:<{wide}}  {said}")
+
+
+def _file_of(asked: str) -> tuple[str, str]:
+    """FILE.py and FILE.py::SCENARIO in their parts; ("", "") for what is no file."""
+    file, _, one = asked.partition("::")
+    return (file, one) if file.endswith(".py") else ("", "")
 
 
 def _jobs(
@@ -146,14 +153,17 @@ def _jobs(
     from ..check.runner import Job, known_jobs, load, own_jobs
 
     found: list[Job] = []
-    for name in asked:
-        if name.endswith(".py"):
-            for each in load(name):
-                found += [
-                    Job(each, model, deaths or 0, stops or 0, preemptions, seconds, str(Path(name).resolve()))
-                    for model in models or DEFAULT
-                ]
-    names = [name for name in asked if not name.endswith(".py")]
+    for file, one in (_file_of(name) for name in asked):
+        if file:
+            registered = load(file)
+            if one and one not in registered:
+                raise click.ClickException(f"{file} registers no scenario {one!r}: it has {', '.join(registered)}")
+            found += [
+                Job(each, model, deaths or 0, stops or 0, preemptions, seconds, str(Path(file).resolve()))
+                for each in ([one] if one else registered)
+                for model in models or DEFAULT
+            ]
+    names = [name for name in asked if not _file_of(name)[0]]
     if names or not asked:
         own = own_jobs(models, seconds)
         known = {job.scenario for job in own}
@@ -162,7 +172,9 @@ def _jobs(
             if name in others:
                 found += others[name]
             elif name not in known and name != "protocol":
-                raise click.ClickException(f"no scenario {name!r}: see upcall check --list, or give a FILE.py")
+                near = get_close_matches(name, [*known, *others], 3, 0.5)
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                raise click.ClickException(f"no scenario {name!r}: {hint}See upcall check --list, or give a FILE.py")
         for job in own:
             if not names or job.scenario in names or "protocol" in names:
                 changes: dict[str, Any] = {
