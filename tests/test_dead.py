@@ -289,7 +289,8 @@ def test_nobody_is_told_if_nobody_wants_room(bench: Bench) -> None:
     assert not bench.pending(0)
 
 
-def test_telling_may_die_at_any_access(step_life: StepLife) -> None:
+@pytest.mark.parametrize("dead", [True, False], ids=["killed", "stopped"])
+def test_telling_may_die_or_stop_at_any_access(step_life: StepLife, dead: bool) -> None:
     """The wish for room stays until everybody has been told."""
     for n in range(500):
         bench = Bench(step_life)
@@ -298,9 +299,10 @@ def test_telling_may_die_at_any_access(step_life: StepLife) -> None:
         teller, second = bench.actor(), bench.actor()
         bench.set(bench.at.procinfo + const.PI_WANT_ROOM, 1, 4)
         died = step_life.dies(n, lambda bench=bench, t=teller: bench.proc.tell_holders(t))
-        bench.kill(teller)
+        if dead:
+            bench.kill(teller)
         bench.proc.tell_holders(second)
-        assert (bench.pending(0), bench.pending(1), want(bench)) == (True, True, 0), f"dead before access {n}"
+        assert (bench.pending(0), bench.pending(1), want(bench)) == (True, True, 0), f"gone before access {n}"
         assert bench.proc.vcore_will_look(second, 0)
         assert bench.proc.vcore_will_look(second, 1)
         if not died:

@@ -267,21 +267,23 @@ MANNERS = [
 
 @pytest.mark.parametrize(("flags", "own"), MANNERS)
 @pytest.mark.parametrize("world", [all_asleep, all_running, last_running, nobody_yet, all_taken, flag_came_late])
-def test_sender_may_die_at_any_access(
-    step_life: StepLife, world: Callable[[Bench, int], list[Any]], flags: int, own: bool
+@pytest.mark.parametrize("dead", [True, False], ids=["killed", "stopped"])
+def test_sender_may_die_or_stop_at_any_access(
+    step_life: StepLife, world: Callable[[Bench, int], list[Any]], flags: int, own: bool, dead: bool
 ) -> None:
     """G3 and G1 for the rest: the dying sender's event is handled whole or not at all; the next sender's is handled, with
-    nobody there to settle the death."""
+    nobody there to settle the death, and though the first may be alive, stopped for ever."""
     for n in range(1000):
         bench = Bench(step_life, vcores=2)
         bench.queue(flags=flags, own=own)
         vcores = world(bench, 2)
         dying, other = bench.actor(), bench.actor()
         died = step_life.dies(n, lambda bench=bench, dying=dying: bench.send(dying, 1, ev_type=TYPE + 1))
-        bench.kill(dying)
+        if dead:
+            bench.kill(dying)
         bench.send(other, 2, ev_type=TYPE + 2)
         vcores = rest(bench, vcores)
-        assert TYPE + 2 in handled(vcores), f"dead before access {n}"
+        assert TYPE + 2 in handled(vcores), f"gone before access {n}"
         assert set(handled(vcores)) <= {TYPE + 1, TYPE + 2}
         assert not [vc for vc in vcores if vc.torn]
         if not died:

@@ -378,17 +378,19 @@ def test_waiting_is_not_said_over_a_vcore_that_starts(step_life: StepLife) -> No
     assert n > 4
 
 
-def test_giver_may_die_at_any_access(step_life: StepLife) -> None:
+@pytest.mark.parametrize("dead", [True, False], ids=["killed", "stopped"])
+def test_giver_may_die_or_stop_at_any_access(step_life: StepLife, dead: bool) -> None:
     """Whatever it leaves, the next one who has news gets the vcore going."""
     for n in range(100):
         bench = Bench(step_life)
         seg, giver, sender = offline(bench), bench.actor(), bench.actor()
         died = step_life.dies(n, lambda bench=bench, giver=giver: bench.proc.startcore(giver, 0))
-        bench.kill(giver)
+        if dead:
+            bench.kill(giver)
         woken = len(bench.memory.woken)
         assert bench.proc.startcore(sender, 0)
         assert bench.map(0) == const.VC_STARTED
-        assert len(bench.memory.woken) > 0, f"dead before access {n}"
+        assert len(bench.memory.woken) > 0, f"gone before access {n}"
         assert bench.proc.vcore_online(seg, 0)
         assert bench.state() == const.P_RUNNING_M
         if not died:
