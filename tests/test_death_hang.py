@@ -152,8 +152,10 @@ def test_a_handler_that_hangs_with_nothing_waiting_is_left_alone(notes: Notes, g
     with running(proc):
         queue.send("order")
         notes.wait(1)
+        # On a busy machine a vcore may have been slow to wake, and taken over for that.
+        before = [v.taken_over for v in vcore_info("box").values()]
         time.sleep(0.2)  # dozens of looks
-        assert [v.taken_over for v in vcore_info("box").values()] == [0, 0]
+        assert [v.taken_over for v in vcore_info("box").values()] == before
         gate.open(1)
         assert proc.drain(LONG_S) == []
     assert len(notes.read()) == 1

@@ -82,13 +82,13 @@ def open_host(segment: Segment, seg: Seg, vcoreid: int) -> Host | None:
 
 def _reads(pid: int, path: Path) -> bool:
     """Whether a process has a file open for reading. False too if we may not look."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as files:
         wanted = path.stat(follow_symlinks=False)
-        for entry in os.scandir(f"/proc/{pid}/fd"):
+        for file in files:
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 # The name first: a look at any file behind a link could wait for a server that is gone.
-                readable = entry.stat(follow_symlinks=False).st_mode & 0o400
-                if readable and Path(os.readlink(entry)).name == path.name and os.path.samestat(os.stat(entry), wanted):
+                readable = file.stat(follow_symlinks=False).st_mode & 0o400
+                if readable and Path(os.readlink(file)).name == path.name and os.path.samestat(os.stat(file), wanted):
                     return True
     return False
 
