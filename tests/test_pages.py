@@ -308,6 +308,33 @@ def test_claimer_may_die_at_any_access(step_life: StepLife) -> None:
     assert n > 200
 
 
+def test_page_that_was_never_linked_is_not_lost_at_any_interleaving(step_life: StepLife) -> None:
+    """Its claimer died before the link; while the scavenger walks the chain that it was for, pages are used again. The walk
+    that cannot tell must not call it LINKED: it is in no chain, and nobody would ever look at it again."""
+    for n in range(1000):
+        bench = Bench(step_life)
+        seg, other, third = bench.actor(), bench.actor(), bench.actor()
+        fill(bench, third, 0, 9)
+        page = bench.pages.alloc_page(seg)
+        at = bench.layout.page_at(bench.at, page)
+        bench.set(at + const.PG_NEXT, bench.layout.place(0, 0, 1))
+        bench.set(at + const.PG_MBOX, 0)
+        bench.kill(seg)
+
+        def meanwhile(bench: Bench = bench, third: Any = third) -> None:
+            consume(bench, third, 0)
+            fill(bench, third, 5, 9)
+
+        more = step_life.interrupted(
+            n, lambda bench=bench, other=other, page=page: bench.pages.scavenge_page(other, page), meanwhile
+        )
+        bench.pages.scavenge_pages(other)
+        assert not bench.pages_lost(), f"at access {n}"
+        if not more:
+            break
+    assert n > 8
+
+
 def test_scavenger_never_takes_a_linked_page_at_any_interleaving(step_life: StepLife) -> None:
     """The claimer of the last page is dead, and its word still says CLAIMED; while the scavenger walks the chain, the
     pages before it are consumed and used for another mailbox."""

@@ -42,8 +42,8 @@ cpdef uint64_t unlink_pages(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(left=uint64_t, steps=uint64_t, here=uint64_t, after=uint64_t)
 cpdef uint64_t sweep_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(here=uint64_t, steps=uint64_t, at=uint64_t, after=uint64_t)
-cpdef bint reachable(Seg s, uint64_t mbox, uint64_t page, uint64_t gen) noexcept nogil
-@cython.locals(at=uint64_t, w=uint64_t, state=uint64_t, gen=uint64_t, bit=uint64_t, mbox=uint64_t, leaves=bint)
+cpdef uint64_t reachable(Seg s, uint64_t mbox, uint64_t page, uint64_t gen) noexcept nogil
+@cython.locals(at=uint64_t, w=uint64_t, state=uint64_t, gen=uint64_t, bit=uint64_t, mbox=uint64_t, leads=uint64_t, leaves=bint)
 cpdef uint64_t scavenge_page(Seg s, uint64_t page) noexcept nogil
 @cython.locals(real=uint64_t, found=uint64_t, mbox=uint64_t, page=uint64_t)
 cpdef uint64_t scavenge_pages(Seg s) noexcept nogil

@@ -328,23 +328,23 @@ def sweep_mbox(s: Seg, mbox: int) -> int:
     return unlink_pages(s, mbox)
 
 
-def reachable(s: Seg, mbox: int, page: int, gen: int) -> bool:
-    """Whether the mailbox's chain leads to this page. True also when the walk meets something odd: then keep it."""
+def reachable(s: Seg, mbox: int, page: int, gen: int) -> int:
+    """Whether the mailbox's chain leads to this page: 1, or 0; 2 if the walk meets something odd, and cannot tell."""
     here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
     steps = 0
     while here & PAGE_MASK:
         at = here & PAGE_MASK
         if at > s.nr_pages or steps > s.nr_pages:
-            return True
+            return 2
         if at == page and (here >> 32) == gen:
-            return True
+            return 1
         after = onward(lda64(s.mem, page_at(s, at) + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         if page_generation(s, at) != (here >> 32) or ((after & PAGE_MASK) == 0 and (after >> 32) != (here >> 32)):
-            return True  # recycled under our feet: the link leads elsewhere
+            return 2  # recycled under our feet: the link leads elsewhere
         here = after
         steps = steps + 1
-    return False
+    return 0
 
 
 def scavenge_page(s: Seg, page: int) -> int:
@@ -363,16 +363,17 @@ def scavenge_page(s: Seg, page: int) -> int:
     if state == PAGE_CLAIMED and name_is_dead(s, w >> 32):
         # The claimer died before or after it linked the page: the mailbox itself knows. PG_MBOX is written before the
         # link, so an unwritten or hostile one only means that nothing leads here.
-        if mbox < s.nr_mboxes and reachable(s, mbox, page, gen):
+        leads = reachable(s, mbox, page, gen) if mbox < s.nr_mboxes else u64(0)
+        if leads == 1:
             link_page(s, page, gen, mbox)
-            return 0
-        if cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, (gen - 1) & GEN_MASK, 0)):
+        # 2: it stays the dead one's, and is looked at again. Called LINKED it would be nobody's if it is not.
+        if leads == 0 and cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, (gen - 1) & GEN_MASK, 0)):
             give_page(s, page)
             return 1
     # Marked, and the chain does not lead to it: whoever moved the head past it, or took it out, died before it gave it
     # back. The mark after the word (an acquire): it is of this life of the page. A page that has left does not come back.
     leaves = state == PAGE_LINKED and (lda64(s.mem, at + PG_NEXT) & LINK_LEAVING) != 0
-    if leaves and (w >> 32) < s.nr_mboxes and not reachable(s, w >> 32, page, gen):
+    if leaves and (w >> 32) < s.nr_mboxes and reachable(s, w >> 32, page, gen) == 0:
         faa64(s.mem, mbox_at(s, w >> 32) + MB_UNLINKED, 1)  # as in `unlink_pages`
         if cas64(s.mem, at + PG_WORD, w, word(PAGE_FREE, gen, 0)):
             give_page(s, page)

@@ -256,10 +256,9 @@ def mbox_depth(s: Seg, mbox: int) -> int:
         return 0
     pages = u64(ld64(s.mem, page_at(s, back) + PG_SEQ) - ld64(s.mem, page_at(s, front) + PG_SEQ))
     rmb()  # the numbers before the words: unchanged, they are this mailbox's (pairs with `claim_page`)
+    # One of them was recycled, or the head has passed the tail: that is a lagging hint, and may be so for long.
     if page_generation(s, front) != (head >> 32) or page_generation(s, back) != (tail >> 32) or (pages >> 63) != 0:
-        return (
-            0  # one of them was recycled: the tail is a lagging hint, and may be so for long; or the head has passed it
-        )
+        return 0
     if pages > s.nr_pages:
         pages = s.nr_pages  # the others were given back, from between the two
     used = pages * s.page_slots + ((tail >> 20) & 0xFFF)
