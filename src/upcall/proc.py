@@ -6,18 +6,21 @@ import builtins
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType, TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .errors import FlagError, ForkedHandle, VCoreIdError
 from .flags import WORK_QUEUE, EventFlag, EventType, check_flags
 from .host import tables
-from .host.definition import Definition, Handler, QueueSpec, Registration
+from .host.definition import Definition, Handler, QueueSpec, Registration, is_async, is_async_generator
 from .host.handle import Handle
 from .host.segment import check_name, parse_size
 from .host.stops import held
 from .kern import const
 from .queue import Doors, Queue
 from .sources.doors import SourceDoors
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 H = TypeVar("H", bound=Handler)
 M = TypeVar("M", bound=Callable[[], object])
@@ -35,6 +38,17 @@ def _number(name: str, value: float, least: float, most: float) -> None:
         raise TypeError(f"{name}={value!r} must be a number, not {type(value).__name__}")
     if not least <= value <= most:
         raise ValueError(f"{name}={value} is outside {least}..{most}")
+
+
+def _check_handler(of: str, handler: object) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler {handler!r} of {of} must be callable with one argument")
+    _no_generator(f"handler of {of}", handler)
+
+
+def _no_generator(what: str, function: object) -> None:
+    if is_async_generator(function):
+        raise TypeError(f"{what}, {function!r}, has a yield: its events would end before it does; drop the yield")
 
 
 def _background() -> ModuleType:
@@ -61,6 +75,10 @@ class Proc(Doors, SourceDoors):
     segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker);
     `on_supervisor_death` what workers do when the process that started them dies: "carry_on" (one of them watches the
     others, until the process is started again, which takes them over), or "stop" after what is in hand.
+
+    With an `async def` among its handlers each vcore runs an event loop, and handlers are its tasks, at most
+    `max_concurrent` of them on one vcore (no more is taken from their queues meanwhile); a handler that holds up the loop
+    for `slow_callback_ms` is named in the log; `loop` makes another loop than asyncio's, as `uvloop.new_event_loop`.
     """
 
     def __init__(
@@ -77,19 +95,26 @@ class Proc(Doors, SourceDoors):
         start_method: Literal["fork", "spawn"] = "fork",
         on_hang: Literal["wait", "kill"] = "wait",
         on_supervisor_death: Literal["carry_on", "stop"] = "carry_on",
+        max_concurrent: int = 100,
+        slow_callback_ms: float = 100,
+        loop: Callable[[], AbstractEventLoop] | None = None,
     ) -> None:
         check_name(name)
         many = os.cpu_count() or 1
         vcores = many if vcores is None else vcores
         cores = vcores if cores is None else cores
         spin_us = (SPIN_US if many > 1 else 0) if spin_us is None else spin_us
-        for what, value in (("vcores", vcores), ("cores", cores)):
+        for what, value in (("vcores", vcores), ("cores", cores), ("max_concurrent", max_concurrent)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{what}={value!r} must be an int, not {type(value).__name__}")
         _number("vcores", vcores, 1, const.MAX_VCORES)
         _number("cores", cores, 1, vcores)
         _number("spin_us", spin_us, 0, 10_000_000)
         _number("preempt_after_ms", preempt_after_ms, 1, 3_600_000)
+        _number("max_concurrent", max_concurrent, 1, 1 << 20)
+        _number("slow_callback_ms", slow_callback_ms, 1, 3_600_000)
+        if loop is not None and not callable(loop):
+            raise TypeError(f"loop={loop!r} must be a function that makes an event loop, as uvloop.new_event_loop")
         for what, given, allowed in (
             ("host", host, ("process", "thread")),
             ("stop", stop, ("drain", "now")),
@@ -113,6 +138,9 @@ class Proc(Doors, SourceDoors):
             start_method,
             on_hang,
             on_supervisor_death,
+            max_concurrent=max_concurrent,
+            slow_callback_ms=float(slow_callback_ms),
+            loop=loop,
         )
         self.name = name
         self._queues: dict[str, Queue] = {}
@@ -169,8 +197,8 @@ class Proc(Doors, SourceDoors):
             raise VCoreIdError(
                 f"vcore {vcore!r} of {self.name!r} (it has {self.definition.vcores}: 0 to {self.definition.vcores - 1})"
             )
-        if handler is not None and not callable(handler):
-            raise TypeError(f"handler {handler!r} of queue {name!r} must be callable with one argument")
+        if handler is not None:
+            _check_handler(f"queue {name!r}", handler)
         if on_full not in ON_FULL:
             raise ValueError(f"on_full={on_full!r} must be one of 'block', 'raise', 'bit'")
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
@@ -224,10 +252,12 @@ class Proc(Doors, SourceDoors):
 
     def main(self, function: M) -> M:
         """Registers user code that every vcore runs, in uthread context, when it starts. Handlers may run before it and
-        on top of it: what they need must be there already."""
+        on top of it: what they need must be there already. `async def`: a task of the vcore's event loop, cancelled when the
+        vcore stops."""
         self._must_not_run("main")
         if not callable(function):
             raise TypeError(f"main {function!r} must be callable with no arguments")
+        _no_generator("main", function)
         self.definition.mains.append(function)
         return function
 
@@ -238,8 +268,7 @@ class Proc(Doors, SourceDoors):
         where = None if queue is None else self._queue_name(queue)
 
         def register(handler: H) -> H:
-            if not callable(handler):
-                raise TypeError(f"handler {handler!r} of {type!r} must be callable with one argument")
+            _check_handler(repr(type), handler)
             self.definition.registrations.append(Registration(type, where, handler, batch_max))
             return handler
 
@@ -278,11 +307,21 @@ class Proc(Doors, SourceDoors):
         return self
 
     def _check_start_method(self) -> None:
+        self._check_mains()
         if self.definition.start_method == "spawn" and self.definition.host == "process":
             from .host.spawn import check_importable, home
 
             check_importable(self)
             home(self)
+
+    def _check_mains(self) -> None:
+        if self.definition.runs_loop:
+            for function in self.definition.mains:
+                if not is_async(function):
+                    raise TypeError(
+                        f"main {function!r} of {self.name!r} would keep its vcore from running the event loop that its "
+                        "async def handlers need: make it async def too"
+                    )
 
     def stop(self, stop: Literal["drain", "now"] | None = None, timeout: float | None = None) -> None:
         """Stops it: "drain" handles what waits, "now" leaves it in the segment, for the next start; None as defined.

@@ -117,29 +117,42 @@ class Process:
 
         s.actor(sends, name=name, slot=seg.my_slot, mortal=mortal)
 
-    def vcore(self, vcoreid: int, *, asleep: bool = True, user: bool = False, mortal: bool = True) -> Any:
+    def vcore(
+        self, vcoreid: int, *, asleep: bool = True, user: bool = False, poll: bool = False, mortal: bool = True
+    ) -> Any:
         """An actor that hosts a vcore: works, yields, sleeps, wakes, for ever. `asleep`: that is how it starts. `user`: in
-        place of sleeping it runs user code, which only the interrupt ends."""
+        place of sleeping it runs user code, which only the interrupt ends. `poll`: it sleeps in an event loop's poll."""
         seg = self.attach()
         vc = self.recorder(seg, vcoreid)
-        vc.note = self.s.note
+        vc.note, vc.polls = self.s.note, poll
         parlib, kern = self.parlib.vcore, self.kern
         assert kern.proc.host_vcore(seg, vcoreid)
         parlib.disable_notifs(vc)
+        come_back = self.parlib.poll.come_back
+        if poll:
+            self.parlib.poll.sleep_in_poll(vc)
         assert parlib.vcore_entry(vc)
         if asleep:
             while not parlib.vcore_yield(vc):
                 parlib.work(vc)
         s = self.s
 
+        def sleeps() -> None:
+            if not poll:
+                vc.sleep()
+                return
+            s.rest(vcoreid)
+            while not come_back(vc):
+                s.rest(vcoreid)
+
         def lives() -> None:
             if asleep:
-                vc.sleep()
+                sleeps()
             while True:
                 if parlib.work(vc) == 0:
                     if not user:
                         if parlib.vcore_yield(vc):
-                            vc.sleep()
+                            sleeps()
                         continue
                     # An interrupt in vcore context is thrown away: whoever leaves it looks at the news itself.
                     s.interrupt(vcoreid)
@@ -191,6 +204,7 @@ def _recorder(life: ModuleType) -> type:
         """Notes ("got", arg) and ("on", arg, vcore) of messages, ("bit", type) of bits."""
 
         note: Any
+        polls = False
 
         def deliver(self, cur: Any, at: int) -> int:
             s = self.s
@@ -210,6 +224,8 @@ def _recorder(life: ModuleType) -> type:
             return 0
 
         def sleep(self) -> int:
+            if self.polls:
+                return 0
             s = self.s
             at = layout.map_at(s, self.vcoreid)
             w = d.ld64(s.mem, at)

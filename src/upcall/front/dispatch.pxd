@@ -14,7 +14,8 @@ from ..kern.layout cimport Msg, Seg, map_at, vcpd_at
 from ..kern.proc cimport is_running, startcore, vc_next, vc_state
 from ..kern.ucq cimport slot_at
 from ..parlib.dead cimport deaths_of, post_letter, settle_message, verdict
-from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like
+from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like, tell_drainers
+from ..parlib.poll cimport bit_done, no_longer_full, now_full
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
     VCore, after_handler, before_handler, cursor_of, disable_notifs, handle_bits, poll_queue, vcore_entry, vcore_yield, work
@@ -23,8 +24,15 @@ from .port cimport wait
 from .event cimport Event, EventBatch, fill_event, read_event
 
 cdef extern from "Python.h":
+    bint PyCoro_CheckExact(object o)
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     Py_ssize_t Py_REFCNT(object o)
+
+@cython.final
+cdef class Hand:
+    cdef Cursor cur
+    cdef uint64_t where
+    cdef readonly object event
 
 cdef class Dispatcher(VCore):
     cdef readonly object names, report
@@ -33,7 +41,10 @@ cdef class Dispatcher(VCore):
     cdef uint64_t vcpd, last_key
     cdef object last_handler
     cdef Event spare
-    cdef public object in_uthread_context, interrupted
+    cdef public object in_uthread_context, interrupted, start_task
+    cdef public uint64_t max_tasks, blocked_ns
+    cdef readonly uint64_t in_flight
+    cdef uint64_t until
     cdef Watches watches
     cdef Msg letter
     cdef list held
@@ -47,7 +58,12 @@ cdef class Dispatcher(VCore):
     cpdef bint retry_held(self) except -1
     cpdef int give_back(self) except -1
     cdef int nobody(self, Event ev) except -1
-    cdef int run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev) except -1
+    cdef object run(self, Cursor cur, uint64_t queue, uint64_t number, object handler, object ev)
+    cdef bint is_awaitable(self, object got) except -1
+    cdef int keep(self, Cursor cur, uint64_t where, uint64_t queue, object event, object awaitable, object handler) except -1
+    cpdef void done_with(self, Hand hand, bint again) except *
+    cpdef void failed(self, object event, object error) except *
+    cpdef int64_t look(self) except -1
     cdef int deliver_batch(self, Cursor cur, uint64_t where, object key, uint64_t number, uint64_t queue) except -1
     cpdef int run_thread(self, uint64_t queue) except -1
     cdef int let_signals_in(self) except -1

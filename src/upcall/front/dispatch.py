@@ -4,16 +4,30 @@
 vcore context, and makes the slot DONE when the handler returns or raises. What must be written before a handler runs
 (backlog, who answers for the queue) is in `parlib/vcore`; here is only when: each event type starts as a slow one, is
 a fast one after FAST_STREAK short handlers, and slow again after a long one. Of the fast ones one handler in 16 is timed.
+
+A handler that returns an awaitable (an `async def`) goes on as a task of the host's event loop: its message stays TAKEN,
+in a `Hand`, until the task has ended, or is cancelled and the message put back.
 """
 
 import cython
+
+KEEP = object()
+"""What a handler returns whose event somebody else will say `done_with` of."""
+ROUND_NS = cython.declare(uint64_t, 2000000)
+
+
+class Hand:
+    """What a task has in hand: `event`, which is an event, a batch, or a bit."""
 
 
 class Dispatcher(VCore):
     """Runs handlers. `names` tells type and queue names; `report` is told of what went wrong: `report.failed(event,
     error)`, `report.unhandled(event)`, `report.corrupt(queue_number)`; `report.dead(event, kept)`: not delivered again, and
     `kept` as a dead letter or not; `report.no_room(event)` for a dead letter; `report.impostor(error)` ends a forked child
-    that has returned from a handler."""
+    that has returned from a handler; `report.blocked(event, handler, seconds)`: a handler has held up the loop.
+
+    With an event loop: `start_task(hand, awaitable, handler)` is the host's; at `max_tasks` the vcore is full; what holds up
+    the loop for `blocked_ns` is reported."""
 
     def __init__(self, s: Seg, vcoreid: uint64_t, names: object, report: object):
         VCore.__init__(self, s, vcoreid)
@@ -28,6 +42,7 @@ class Dispatcher(VCore):
         self.watches = Watches()
         self.letter = Msg()
         self.held = []
+        self.max_tasks = 1
 
     def handle(self, queue: object, type_number: int, handler: object, batch_max: int) -> None:
         """Registers a handler for a type, in one queue (its number + 1; 0: vcore mail) or in all (None). `batch_max` > 0:
@@ -95,9 +110,63 @@ class Dispatcher(VCore):
         if handler is None:
             self.nobody(ev)
         else:
-            self.run(cur, queue, number & 1023, handler, ev)
+            goes_on = self.run(cur, queue, number & 1023, handler, ev)
+            if goes_on is not None:
+                self.spare = None
+                self.keep(cur, where, queue, ev, goes_on, handler)
+                return 0
         self.finish(cur, where, ev)
         return 0
+
+    def keep(self, cur, where, queue, event, awaitable, handler):
+        """The event stays in hand: its handler goes on as a task."""
+        hand: Hand = Hand.__new__(Hand)
+        hand.cur = cur
+        hand.where = where
+        hand.event = event
+        self.in_flight += 1
+        if queue != 0:
+            self.tasks.add(queue - 1)
+        if self.in_flight >= self.max_tasks:
+            now_full(self)
+        self.start_task(hand, awaitable, handler)
+        return 0
+
+    def done_with(self, hand: Hand, again: bool) -> None:
+        """A task has ended: what it had in hand is done. `again`: it was cancelled, its event waits anew."""
+        event: object = hand.event
+        if hand.where == 0:
+            bit_done(self, again)
+            self.bump(VCPD_HANDLED, 0 if again else 1)
+        elif isinstance(event, EventBatch):
+            batch: EventBatch = event
+            if again:
+                batch.put_back(hand.cur)
+            else:
+                batch.settle(hand.cur)
+                batch.release_kept()
+                self.bump(VCPD_HANDLED, batch.n)
+                self.bump(VCPD_BATCHES, 1)
+        elif again:
+            ev: Event = event
+            ev.let_go()
+            put_back(self.s, hand.cur.mbox, hand.where)
+        else:
+            self.finish(hand.cur, hand.where, event)
+        self.in_flight -= 1
+        if self.full and self.in_flight < self.max_tasks:
+            no_longer_full(self)
+        tell_drainers(self.s)
+
+    def failed(self, event: object, error: object) -> None:
+        """A task has ended with an exception."""
+        self.bump(VCPD_ERRORS, 1)
+        self.report.failed(event, error)
+
+    def look(self) -> int:
+        """One round of vcore context, no longer than the loop can do without us. Returns how much was handled."""
+        self.until = now_ns() + ROUND_NS
+        return work(self)
 
     def finish(self, cur, where, ev):
         """DONE, then the block: died in between, the scavenger finds a block of a dead owner whose slot lets it go."""
@@ -135,8 +204,7 @@ class Dispatcher(VCore):
             self.held.append((mbox, where, queue))
             self.report.no_room(ev)
             return True
-        ev.done = True
-        ev.data = cython.NULL  # its block goes with the message
+        ev.let_go()
         settle_message(s, mbox, where)
         self.bump(VCPD_DEAD_LETTERS if what == ON_DEATH_DEAD_LETTER else VCPD_REPORTED, 1)
         self.report.dead(ev, what == ON_DEATH_DEAD_LETTER)
@@ -155,6 +223,10 @@ class Dispatcher(VCore):
                 put_back(self.s, mbox, where)
         return len(self.held) < len(held)
 
+    def holds(self) -> bool:
+        """Whether there are messages in hand that there was no room to make dead letters of."""
+        return len(self.held) > 0
+
     def give_back(self):
         """This vcore leaves: what it still holds is others' to make dead letters of."""
         self.retry_held()
@@ -168,30 +240,54 @@ class Dispatcher(VCore):
         self.report.unhandled(ev)
 
     def run(self, cur, queue, number, handler, ev):
-        """The handler, timed if its type is a slow one or this is its turn; its exception is reported and counted."""
+        """The handler, timed if its type is a slow one or this is its turn; its exception is reported and counted. What it
+        returns, if that is for a task."""
+        loops: cython.bint = self.start_task is not None
+        got: object = None
         thread: cython.bint = queue != 0 and (queue - 1) in self.threads
         slow: cython.bint = thread or self.fast[number] < FAST_STREAK
-        timed: cython.bint = slow or (self.streak & 15) == 0
+        timed: cython.bint = slow or loops or (self.streak & 15) == 0
         before_handler(self, cur, queue - 1, slow and queue != 0)
         start: uint64_t = now_ns() if timed else 0
         try:
             if thread:
-                self.in_uthread_context(handler, ev)
+                got = self.in_uthread_context(handler, ev)
             else:
-                handler(ev)
+                got = handler(ev)
+            if got is not None and not self.is_awaitable(got):
+                got = None
         except BaseException as error:
             if forked(self.s.world):
                 self.report.impostor(error)
+            got = None
             self.bump(VCPD_ERRORS, 1)
             self.report.failed(ev, error)
         if forked(self.s.world):
             self.report.impostor(None)
         if timed:
-            if now_ns() - start > LONG_NS:
+            now: uint64_t = now_ns()
+            if now - start > LONG_NS:
                 self.fast[number] = 0
             elif slow:
                 self.fast[number] += 1
+            if loops and now > self.until:
+                self.enough = True
+                if now - start > self.blocked_ns:
+                    self.report.blocked(ev, handler, (now - start) / 1e9)
         after_handler(self, queue - 1, slow and queue != 0)
+        return got
+
+    def is_awaitable(self, got):
+        """Whether a handler's result is for a task. TypeError if there is no loop for it."""
+        if got is KEEP:
+            return True
+        if not cython.cast(cython.bint, PyCoro_CheckExact(got)) and not hasattr(got, "__await__"):
+            return False
+        if self.start_task is None:
+            if hasattr(got, "close"):
+                got.close()
+            raise TypeError(f"a handler returned {got!r}: define it with async def, or give the process a loop=")
+        return True
 
     def deliver_batch(self, cur, where, key, number, queue):
         """Takes what else waits of this type, up to the handler's maximum, and gives it all to the handler at once."""
@@ -214,7 +310,10 @@ class Dispatcher(VCore):
             prefetchw(s.mem, at + 4 * SLOT_SIZE)
             batch.places[batch.n] = cur.taken
             batch.n += 1
-        self.run(cur, queue, number & 1023, entry[0], batch)
+        goes_on = self.run(cur, queue, number & 1023, entry[0], batch)
+        if goes_on is not None:
+            self.keep(cur, where, queue, batch, goes_on, entry[0])
+            return 0
         batch.settle(cur)
         batch.release_kept()
         self.bump(VCPD_HANDLED, batch.n)
@@ -233,12 +332,17 @@ class Dispatcher(VCore):
         ev.queue_number = queue
         key: object = (queue << 16) | ev_type
         handler = self.table.get(key) or self.find(key)
-        if handler is not None:
-            self.run(cur, queue, ev_type & 1023, handler, ev)
-        elif key in self.batch_table:
-            self.run(cur, queue, ev_type & 1023, self.batch_table[key][0], [ev])
-        else:
+        event: object = ev
+        if handler is None and key in self.batch_table:
+            handler, event = self.batch_table[key][0], [ev]
+        if handler is None:
             self.nobody(ev)
+        else:
+            goes_on = self.run(cur, queue, ev_type & 1023, handler, event)
+            if goes_on is not None:
+                self.bit_task = True
+                self.keep(cur, 0, queue, event, goes_on, handler)
+                return 0
         self.bump(VCPD_HANDLED, 1)
         return 0
 
@@ -303,7 +407,9 @@ class Dispatcher(VCore):
         return True
 
     def sleep(self):
-        """Parks on the vcoremap word until somebody gives this vcore a core."""
+        """Parks on the vcoremap word until somebody gives this vcore a core. With a loop, its poll is where it sleeps."""
+        if self.start_task is not None:
+            return 0
         s = self.s
         at: uint64_t = map_at(s, self.vcoreid)
         # Who makes room for a dead letter gives us a core. A file system that was full tells nobody when it is not: hence

@@ -10,7 +10,7 @@ from ..kern.const cimport (
 )
 from ..kern.layout cimport Seg
 from ..kern.ucq cimport slot_at
-from ..parlib.mbox cimport Cursor, put_done
+from ..parlib.mbox cimport Cursor, put_back, put_done
 
 @cython.final
 @cython.no_gc
@@ -25,6 +25,7 @@ cdef class Event:
     cdef bint done
     cdef char inline[88]
     cdef void release(self) noexcept
+    cdef void let_go(self) noexcept
 
 cdef Event read_event(Seg s, object names, uint64_t at)
 cdef bint fill_event(Seg s, Event ev, uint64_t at) noexcept
@@ -40,4 +41,5 @@ cdef class EventBatch:
     cdef dict kept
     cdef object event(self, Py_ssize_t i)
     cdef void settle(self, Cursor cur) noexcept
+    cdef int put_back(self, Cursor cur) except -1
     cdef int release_kept(self) except -1

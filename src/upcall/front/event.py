@@ -69,6 +69,11 @@ class Event:
             self.data = cython.NULL
             free_block(self.s, self.block)
 
+    def let_go(self):
+        """Not done after all: its block goes with the message."""
+        self.done = True
+        self.data = cython.NULL
+
     def __repr__(self) -> str:
         args = "".join(
             f" {name}={value}"
@@ -178,6 +183,17 @@ class EventBatch:
             put_done(self.s, cur, self.places[i])
             if block != 0:
                 free_block(self.s, block)
+            i += 1
+
+    def put_back(self, cur):
+        """The handler was cancelled: each event waits again."""
+        i: cython.Py_ssize_t = 0
+        self.done = True
+        if self.kept is not None:
+            for ev in self.kept.values():
+                cython.cast(Event, ev).let_go()
+        while i < self.n:
+            put_back(self.s, cur.mbox, self.places[i])
             i += 1
 
     def release_kept(self):

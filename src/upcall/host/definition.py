@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +11,8 @@ from ..flags import EventFlag, EventType
 from .handle import Handle
 
 Handler = Callable[[Any], object]
+CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR = 0x80, 0x100, 0x200
+"""As in `inspect`, which takes too long to import."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,38 @@ class Definition:
     mains: list[Callable[[], object]] = field(default_factory=list)
     sources: list[SourceSpec] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
+    max_concurrent: int = 1
+    slow_callback_ms: float = 100.0
+    loop: Callable[[], Any] | None = None
+
+    def handlers(self) -> Iterator[Handler]:
+        """All functions that are called with events."""
+        yield from (item.handler for item in self.registrations)
+        yield from (spec.handler for spec in self.queues.values() if spec.handler is not None)
+
+    @property
+    def runs_loop(self) -> bool:
+        """Whether its workers run an event loop: something in it is `async def`, or it was told to."""
+        return self.loop is not None or any(map(is_async, [*self.handlers(), *self.mains]))
+
+
+def is_async(function: Any) -> bool:
+    """Whether a call of this function gives a coroutine."""
+    return bool(_code_flags(function) & (CO_COROUTINE | CO_ITERABLE_COROUTINE))
+
+
+def is_async_generator(function: Any) -> bool:
+    """Whether a call of this function gives something to iterate over: an `async def` with a `yield`."""
+    return bool(_code_flags(function) & CO_ASYNC_GENERATOR)
+
+
+def _code_flags(function: Any) -> int:
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None)
+    if code is None and callable(function):
+        code = getattr(type(function).__call__, "__code__", None)
+    return getattr(code, "co_flags", 0)
 
 
 class Program(Protocol):

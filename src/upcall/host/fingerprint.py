@@ -35,6 +35,7 @@ def whole(definition: Definition) -> int:
         for field in dataclasses.fields(definition)
         if isinstance(getattr(definition, field.name), (str, float)) and field.name != "name"
     }
+    options["loop"] = (definition.max_concurrent, _code(definition.loop))
     by_queue = [(spec.name, _code(spec.handler)) for spec in definition.queues.values() if spec.handler is not None]
     mains = [_code(function) for function in definition.mains]
     return _number((_tables(definition), handlers, options, by_queue, mains, sorted(definition.signals)))

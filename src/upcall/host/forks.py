@@ -14,11 +14,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 _handlers: dict[int, Any] = {}
 _blocked: set[int] = set()
 _masks = threading.local()
+_wake = SimpleNamespace(fd=-1)
 
 
 def on_signal(number: int, handler: Callable[[int, Any], object]) -> Any:
@@ -32,6 +34,12 @@ def on_signal(number: int, handler: Callable[[int, Any], object]) -> Any:
 def unblock_in_child(numbers: Iterable[int]) -> None:
     """Signals that this process blocks, and a forked child does not."""
     _blocked.update(numbers)
+
+
+def wake_by(fd: int) -> None:
+    """Signals to the main thread write into this pipe of ours; not those to a forked child. -1: no longer."""
+    signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    _wake.fd = fd
 
 
 def _before() -> None:
@@ -48,6 +56,8 @@ def _in_child() -> None:
         if signal.getsignal(number) == handler:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     _handlers.clear()
+    if _wake.fd >= 0:
+        wake_by(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.former - _blocked)
     _blocked.clear()
 

@@ -26,7 +26,7 @@ from .sources import Sources
 from .stops import StopSignals, held
 from .watch import Watcher
 from .wire import SUPERVISOR_SOCKET
-from .worker import VCoreHost, WorkerHandle
+from .worker import WorkerHandle, host_type
 
 log = logging.getLogger("upcall")
 
@@ -83,7 +83,8 @@ class ThreadsInBackground:
 
     def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
         try:
-            host = VCoreHost(self.proc.definition, self.handle, vcoreid, signals=False)
+            definition = self.proc.definition
+            host = host_type(definition)(definition, self.handle, vcoreid, signals=False)
             if not host.start():
                 raise RuntimeError(f"vcore {vcoreid} of {self.proc.name!r} is hosted by another living process")
         except BaseException:

@@ -77,6 +77,13 @@ class Report:
         """A forked child has come back from a handler."""
         forks.end_child(self.who, error)
 
+    def blocked(self, event: object, handler: object, seconds: float) -> None:
+        """A handler has held up its vcore's event loop."""
+        log.warning(
+            "%s: handler %s held up the event loop for %.0f ms with %r: what blocks belongs in asyncio.to_thread",
+            self.who, getattr(handler, "__qualname__", repr(handler)), seconds * 1000, event,
+        )  # fmt: skip
+
     def unhandled(self, event: Any) -> None:
         """Nobody handles this type."""
         if event.type not in self.seen:
@@ -160,7 +167,7 @@ class VCoreHost:
         self.dispatcher = Dispatcher(self.seg, vcoreid, handle, self.report)
         handle.host_here(self.dispatcher)
         self.dispatcher.spin_ns = int(definition.spin_us * 1000)
-        self.signals = signals
+        self.signals = self.has_fifo = signals
         self.fifo = self.fifo_writer = -1
         self.in_main = False
         self.standby: Standby | None = None
@@ -188,12 +195,11 @@ class VCoreHost:
         # Before anybody can find us through the vcore.
         at = slot_record_at(self.seg, self.seg.my_slot) + const.AS_DEFINITION
         self.segment.put_u64(at, fingerprint.whole(self.definition))
-        if self.signals:
+        if self.has_fifo:
             self._open_fifo()  # before its name says that it is the host: see `open_host`
         if not host_vcore(self.seg, self.vcoreid):
             return False
-        if self.signals:
-            self._interrupts_on()
+        self._be_told()
         parlib.vcore_entry(self.dispatcher)
         return True
 
@@ -203,12 +209,14 @@ class VCoreHost:
         self.fifo = self.segment.attachment.open_file(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         self.fifo_writer = self.segment.attachment.open_file(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
 
-    def _interrupts_on(self) -> None:
-        """Only as the vcore's host: another one's bytes must not be read."""
-        forks.on_signal(INTERRUPT, self.dispatcher.on_interrupt)
-        fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
-        fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
-        fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
+    def _be_told(self) -> None:
+        """How this vcore hears of news while it looks for none itself. Only as its host: another one's bytes must not be
+        read."""
+        if self.signals:
+            forks.on_signal(INTERRUPT, self.dispatcher.on_interrupt)
+            fcntl.fcntl(self.fifo, _F_SETOWN_EX, struct.pack("ii", _F_OWNER_TID, threading.get_native_id()))
+            fcntl.fcntl(self.fifo, fcntl.F_SETSIG, INTERRUPT)
+            fcntl.fcntl(self.fifo, fcntl.F_SETFL, fcntl.fcntl(self.fifo, fcntl.F_GETFL) | os.O_ASYNC)
 
     def interrupted(self, entered: bool) -> None:
         """INTERRUPT, after the news (`Dispatcher.on_interrupt`): the book-keeping. `entered`: user code was interrupted,
@@ -260,12 +268,12 @@ class VCoreHost:
         """0, STOP_DRAIN or STOP_NOW, which every other word counts as: no vcore sleeps while one is there."""
         return min(self.segment.u32(self.seg.procinfo + const.PI_STOP), const.STOP_NOW)
 
-    def in_uthread_context(self, function: Any, *args: Any) -> None:
-        """Runs user code with notifications on."""
+    def in_uthread_context(self, function: Any, *args: Any) -> Any:
+        """Runs user code with notifications on; what it returns."""
         self._vcore_context()
         self._leave_main()  # what we were told in vcore context interrupts nobody
         try:
-            function(*args)
+            return function(*args)
         except BaseException as error:
             self.end_forked_child(error)
             raise
@@ -339,20 +347,33 @@ class VCoreHost:
         while self._call_ends() and self.stopping() != const.STOP_NOW:
             parlib.work(self.dispatcher)
 
-    def finish(self) -> None:
-        """Leaves in good order: what it answered for is announced to the others."""
-        if self.signal_thread is not None:
-            self.signal_thread.end()
-        if self.signals and self.fifo >= 0:
-            signal.signal(INTERRUPT, signal.SIG_IGN)
+    def leave(self) -> None:
+        """Hosts the vcore no longer: what it answered for is announced to the others."""
         self.dispatcher.give_back()
         parlib.vcore_leave(self.dispatcher)
         unhost_vcore(self.seg, self.vcoreid)
         if not self.stopping():
             announce(self.seg)
+
+    def finish(self) -> None:
+        """Leaves in good order."""
+        if self.signal_thread is not None:
+            self.signal_thread.end()
+        if self.signals and self.fifo >= 0:
+            signal.signal(INTERRUPT, signal.SIG_IGN)
+        self.leave()
         if self.fifo >= 0:
             self.segment.attachment.close_file(self.fifo)
             self.segment.attachment.close_file(self.fifo_writer)
+
+
+def host_type(definition: Definition) -> type[VCoreHost]:
+    """What hosts the vcores of a process: with `async def` handlers an event loop."""
+    if not definition.runs_loop:
+        return VCoreHost
+    from .loops import LoopHost
+
+    return LoopHost
 
 
 def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
@@ -362,7 +383,7 @@ def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
     let_in()
     try:
         segment = open_segment(name)
-        host = VCoreHost(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
+        host = host_type(proc.definition)(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
     except UpcallError as error:
         log.error("%s/vcore %d: cannot start: %s", name, vcoreid, error)
         return 1

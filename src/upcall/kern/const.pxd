@@ -166,6 +166,7 @@ cdef enum:
     VC_UTHREAD_STEALING = 8
     VC_SCP_NOVCCTX = 16
     VC_LONG_HANDLER = 32 # in a handler that may take long: who sends news to it asks for one more core
+    VC_IN_POLL = 64     # its host sleeps in an event loop's poll: it is woken through its FIFO, not its word
 
     # ---- event queue ----------------------------------------------------------------------------------------------
     EVQ_STRIDE = 256

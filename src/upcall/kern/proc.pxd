@@ -7,8 +7,8 @@ from ..machine.door cimport (
 from .const cimport (
     AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, PI_WANT_ROOM, PI_WATCH, P_CREATED, P_DYING,
     P_NEW, P_RUNNABLE_M, P_RUNNING_M, P_RUNNING_S, P_WAITING, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
-    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE,
-    VC_ONLINE, VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
+    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_IN_POLL, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST,
+    VC_OFFLINE, VC_ONLINE, VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
 )
 from .layout cimport Seg, count, map_at, vcpd_at
 from .pages cimport name_is_dead
@@ -33,7 +33,7 @@ cpdef void set_proc_state(Seg s, uint64_t state) noexcept nogil
 cpdef uint64_t running_state(Seg s) noexcept nogil
 cpdef void now_running(Seg s) noexcept nogil
 cpdef bint can_start(uint64_t state) noexcept nogil
-@cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t, state=uint64_t, mine=uint64_t, woken=uint64_t)
+@cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t, state=uint64_t, mine=uint64_t, polls=bint, woken=uint64_t)
 cpdef bint startcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(cores=uint64_t)
 cpdef bint may_start_more(Seg s) noexcept nogil

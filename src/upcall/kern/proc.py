@@ -65,6 +65,7 @@ if not cython.compiled:
         VC_AWAY,
         VC_BULK,
         VC_CAN_RCV_MSG,
+        VC_IN_POLL,
         VC_K_LOCK,
         VC_LONG_HANDLER,
         VC_NOHOST,
@@ -211,13 +212,23 @@ def startcore(s: Seg, vcoreid: int) -> bool:
             w = mine
         # Here the word says STARTING, by us or by somebody who may never come to the wake: do it, then say that it is
         # done. The host may have come online by itself in between; then the last step fails, and nothing is lost.
-        woken = futex_wake(s.mem, at, 1)
+        # How its host sleeps it has said before its word was first OFFLINE: pairs with `sleep_in_poll`. We have read the
+        # word, by compare-and-swap or load, before this look; else one in a poll might be woken by a futex only.
+        polls = (ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS) & VC_IN_POLL) != 0
+        if polls:
+            woken = interrupt(s.world, vcoreid)
+            count(s, AS_SYSCALLS, woken)
+        else:
+            woken = futex_wake(s.mem, at, 1)
+            count(s, AS_SYSCALLS, 1)
         count(s, AS_WAKES, 1)
-        count(s, AS_SYSCALLS, 1)
-        if woken == 0 and host_is_dead(s, vcoreid):
-            # Nobody slept there: on its way to sleep, or dead and not yet found so. We are the first to find it.
-            unhost_vcore(s, vcoreid)
-            return False
+        if woken == 0:
+            if host_is_dead(s, vcoreid):
+                # Nobody slept there: on its way to sleep, or dead and not yet found so. We are the first to find it.
+                unhost_vcore(s, vcoreid)
+                return False
+            if polls:
+                return False  # its FIFO cannot be opened by us: STARTING stays, which nobody relies on
         cas64(s.mem, at, w, vc_next(w, VC_STARTED, w >> 32))
         now_running(s)
         return True
@@ -367,6 +378,9 @@ def host_vcore(s: Seg, vcoreid: int) -> bool:
         # The name decides between two hosts, and comes first: died behind it, it is a dead name, and the next one's.
         if not cas64(s.mem, host, old, s.me):
             continue
+        fand32(
+            s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL)
+        )  # a former host's; ours comes before it sleeps
         w = lda64(s.mem, at)
         while not cas64(s.mem, at, w, vc_next(w, VC_STARTED, s.me)) and tries < WALK_MAX:
             tries = tries + 1

@@ -35,11 +35,12 @@ class Memory:
 
 
 class World:
-    """Who is alive (attach slots), which vcores were interrupted, how much of the file is real."""
+    """Who is alive (attach slots), which vcores were interrupted, whose FIFO nobody reads, how much of the file is real."""
 
     def __init__(self) -> None:
         self.dead: set[int] = set()
         self.interrupted: list[int] = []
+        self.deaf: set[int] = set()
         self.real_limit: int | None = None
 
 
@@ -225,5 +226,7 @@ def grow(w: World, o: int, n: int) -> int:
 
 
 def interrupt(w: World, vcoreid: int) -> int:
+    if vcoreid in w.deaf:
+        return 0
     w.interrupted.append(vcoreid)
     return 1

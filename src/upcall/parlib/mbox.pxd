@@ -3,12 +3,13 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
     CLAIMED, DONE, GEN_MASK, MAX_SLOTS, MB_BITMAP, MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, MB_LIMIT, MB_RESCAN,
-    MB_TAIL, MB_UNLINKED, NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, READY, SKIP_ASK, SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
+    MB_TAIL, MB_UNLINKED, NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, PI_DRAINERS, PI_DRAIN_SEQ, READY, SKIP_ASK,
+    SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
 )
 from ..kern.layout cimport Seg, dead_mbox, mbox_at, onward, page_at, place, word
 from ..kern.pages cimport link_page, name_is_dead, page_generation
 from ..kern.ucq cimport advance_head, count_open, empty_word, give_back, slot_at, slot_number, tell_mbox_room, tidy_mbox
-from ..machine.door cimport cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
+from ..machine.door cimport cas64, faa32, faa64, futex_wake, ld16, ld32, ld64, lda64, mb, rmb, st32, str64
 
 @cython.final
 cdef class Cursor:
@@ -56,3 +57,4 @@ cpdef bint has_ready(Seg s, uint64_t mbox) noexcept nogil
 cpdef bint waiting_in(Seg s, uint64_t mbox, uint64_t upto) noexcept nogil
 @cython.locals(at=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, after=uint64_t, i=uint64_t, number=uint64_t)
 cpdef uint64_t mbox_end(Seg s, uint64_t mbox) noexcept nogil
+cpdef void tell_drainers(Seg s) noexcept nogil

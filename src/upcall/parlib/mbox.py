@@ -39,6 +39,8 @@ if not cython.compiled:
         PAGE_HEADER,
         PAGE_MASK,
         PG_NEXT,
+        PI_DRAIN_SEQ,
+        PI_DRAINERS,
         READY,
         SKIP_ASK,
         SL_QUEUE,
@@ -60,7 +62,7 @@ if not cython.compiled:
         tell_mbox_room,
         tidy_mbox,
     )
-    from ..machine.door import cas64, faa64, ld16, ld64, lda64, rmb, st32, str64
+    from ..machine.door import cas64, faa32, faa64, futex_wake, ld16, ld32, ld64, lda64, mb, rmb, st32, str64
 
 
 class Cursor:
@@ -484,3 +486,12 @@ def mbox_end(s: Seg, mbox: int) -> int:
         else:
             here = after
     return 0
+
+
+def tell_drainers(s: Seg) -> None:
+    """Whoever waits for a drain looks again when a vcore has run out of work. It counts itself in before it looks, with a
+    fence between: pairs with this one."""
+    mb()
+    if ld32(s.mem, s.procinfo + PI_DRAINERS) != 0:
+        faa32(s.mem, s.procinfo + PI_DRAIN_SEQ, 1)
+        futex_wake(s.mem, s.procinfo + PI_DRAIN_SEQ, 0x7FFFFFFF)

@@ -3,8 +3,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
     ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
-    MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_DRAINERS, PI_DRAIN_SEQ, PI_NR_QUEUES,
-    PI_POOL_WAITERS, PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
+    MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_NR_QUEUES, PI_POOL_WAITERS,
+    PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
     VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED,
     VC_PREEMPTED_FLAG, WALK_MAX
 )
@@ -13,10 +13,10 @@ from ..kern.layout cimport Seg, evq_at, map_at, mbox_at, vcpd_at
 from ..kern.proc cimport is_running, proc_yield, start_one_more, vc_state, vcore_online
 from ..kern.ucq cimport tidy_mbox
 from ..machine.door cimport (
-    cas64, ctz64, faa32, fand32, fand64, for32, futex_wake, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
+    cas64, ctz64, fand32, fand64, for32, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
     st32, st64, str32, str64, u64, xchg64
 )
-from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take
+from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
 from .recover cimport announce, has_public_mail, is_hosted, recover_vcore, restore_bit
 
 cdef class VCore:
@@ -25,9 +25,9 @@ cdef class VCore:
     cdef readonly Cursor pub, priv
     cdef readonly dict cursors
     cdef readonly list active, others
-    cdef readonly set threads
+    cdef readonly set threads, tasks
     cdef public uint64_t streak, spin_ns
-    cdef public bint in_vcore_context, leaving
+    cdef public bint in_vcore_context, leaving, full, enough, bit_task
     cpdef int deliver(self, Cursor cur, uint64_t at) except -1
     cpdef int deliver_bit(self, Cursor cur, uint64_t ev_type) except -1
     cpdef int sleep(self) except -1
@@ -40,7 +40,6 @@ cpdef int64_t handle_bits(VCore vc, Cursor cur) except -1
 @cython.locals(s=Seg, held=uint64_t, bit=uint64_t, taken=uint64_t)
 cpdef int64_t take_bit(VCore vc, Cursor cur, uint64_t ev_type) except -1
 cpdef void handle_bit(VCore vc, Cursor cur, uint64_t ev_type) except *
-@cython.locals(found=uint64_t)
 cpdef int64_t handle_mbox(VCore vc, Cursor cur) except -1
 @cython.locals(s=Seg, found=uint64_t, at=uint64_t)
 cpdef int64_t drain(VCore vc, Cursor cur) except -1
@@ -73,7 +72,6 @@ cpdef void after_handler(VCore vc, uint64_t queue, bint slow) noexcept
 cpdef bint vcore_yield(VCore vc) except -1
 @cython.locals(s=Seg, queue=uint64_t)
 cpdef void vcore_leave(VCore vc) except *
-cpdef void tell_drainers(Seg s) noexcept nogil
 @cython.locals(s=Seg, vcpd=uint64_t)
 cpdef bint vcore_entry(VCore vc) except -1
 @cython.locals(s=Seg, n=uint64_t, v=uint64_t)

@@ -13,7 +13,6 @@ Handlers that take long: a vcore that has seen handlers of a queue run longer th
 takes POLLED back before each; who sends then sends an indirection, sees the flag, and asks for one more core. A vcore that
 takes a message and sees more behind it asks by itself. So a backlog spreads over the vcores within a few wake-ups, and one
 event wakes one vcore.
-
 "Look again" information is written before a handler runs, never after: a handler may not return.
 """
 
@@ -34,8 +33,6 @@ if not cython.compiled:
         MB_BITMAP,
         MB_BITMAP_WORDS,
         MB_CHECK_BITS,
-        PI_DRAIN_SEQ,
-        PI_DRAINERS,
         PI_NR_QUEUES,
         PI_POOL_WAITERS,
         PI_STOP,
@@ -58,17 +55,15 @@ if not cython.compiled:
         WALK_MAX,
     )
     from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-    from ..kern.layout import Seg, evq_at, map_at, mbox_at, vcpd_at
+    from ..kern.layout import evq_at, map_at, mbox_at, vcpd_at
     from ..kern.proc import is_running, proc_yield, start_one_more, vc_state, vcore_online
     from ..kern.ucq import tidy_mbox
     from ..machine.door import (
         cas64,
         ctz64,
-        faa32,
         fand32,
         fand64,
         for32,
-        futex_wake,
         ld16,
         ld32,
         ld64,
@@ -80,13 +75,15 @@ if not cython.compiled:
         str64,
         u64,
     )
-    from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take
+    from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
     from .recover import announce, has_public_mail, is_hosted, recover_vcore, restore_bit
 
 
 class VCore:
     """One vcore's private side. A subclass gives `deliver`, which runs a handler, `deliver_bit`, and `sleep`. `threads`: the
-    queues whose handlers run in uthread context, which `work` leaves to the host."""
+    queues whose handlers run in uthread context, which `work` leaves to the host. `tasks`: those whose handlers go on as
+    tasks of a loop; it takes nothing from them while `full` (`poll`). `enough`, by `deliver`: no more from this mailbox
+    in this round. `bit_task`: a task has the bit in hand, and this vcore takes no other."""
 
     def __init__(self, s, vcoreid):
         self.s = s
@@ -97,6 +94,8 @@ class VCore:
         self.cursors = {}
         self.active = []
         self.threads = set()
+        self.tasks = set()
+        self.full = self.enough = self.bit_task = False
         self.streak = 0
         self.spin_ns = 0
         self.in_vcore_context = True
@@ -133,7 +132,7 @@ def handle_bits(vc: VCore, cur: Cursor) -> int:
     s = vc.s
     at = mbox_at(s, cur.mbox)
     found = 0
-    while ld32(s.mem, at + MB_CHECK_BITS) != 0:
+    while not vc.bit_task and ld32(s.mem, at + MB_CHECK_BITS) != 0:
         st32(s.mem, at + MB_CHECK_BITS, 0)
         # check_bits cleared before the bits are read: pairs with `set_bit`, bit first, then check_bits. Without it a bit
         # could be set between our look and our clearing, and nobody would look again.
@@ -141,11 +140,13 @@ def handle_bits(vc: VCore, cur: Cursor) -> int:
         i = 0
         while i < MB_BITMAP_WORDS:
             bits = ld64(s.mem, at + MB_BITMAP + i * 8)
-            while bits != 0:
+            while bits != 0 and not vc.bit_task:
                 bit = ctz64(bits)
                 bits = bits & ~(u64(1) << bit)
                 found = found + take_bit(vc, cur, i * 64 + bit)
             i = i + 1
+        if vc.bit_task:
+            str32(s.mem, at + MB_CHECK_BITS, 1)  # the rest when its task has ended, or another vcore
     return found
 
 
@@ -162,7 +163,8 @@ def take_bit(vc: VCore, cur: Cursor, ev_type: int) -> int:
         if taken != 0:
             handle_bit(vc, cur, ev_type)
     finally:
-        str64(s.mem, held, 0)
+        if not vc.bit_task:
+            str64(s.mem, held, 0)
     return 1 if taken != 0 else 0
 
 
@@ -179,8 +181,7 @@ def handle_bit(vc: VCore, cur: Cursor, ev_type: int) -> None:
 
 def handle_mbox(vc: VCore, cur: Cursor) -> int:
     """All messages of a mailbox, then its bits."""
-    found = drain(vc, cur)
-    return found + handle_bits(vc, cur)
+    return drain(vc, cur) + handle_bits(vc, cur)
 
 
 def drain(vc: VCore, cur: Cursor) -> int:
@@ -194,7 +195,7 @@ def drain(vc: VCore, cur: Cursor) -> int:
         found = found + 1
         if cur.mbox >= 2 * s.max_vcores or not handle_own(vc, cur, at):
             vc.deliver(cur, at)
-        if must_leave(vc):
+        if must_leave(vc) or (vc.enough and cur.mbox >= 2 * s.max_vcores):
             return found
 
 
@@ -212,8 +213,11 @@ def handle_own(vc: VCore, cur: Cursor, at: int) -> bool:
     if ev_type == EV_EVENT:
         if arg < s.max_queues:
             look_at(vc, arg)
-            # Answered before the indirection is done: died in between, our name on the queue tells what is owed.
-            poll_queue(vc, arg)
+            if vc.full and arg in vc.tasks:
+                start_one_more(s, vc.vcoreid)  # a stop-gap: the queue is looked at when a task has ended
+            else:
+                # Answered before the indirection is done: died in between, our name on the queue tells what is owed.
+                poll_queue(vc, arg)
     elif ev_type == EV_VCORE_PREEMPT and arg < s.max_vcores:
         handle_vc_preempt(vc, arg)
     elif arg < s.max_vcores and arg != vc.vcoreid:
@@ -283,6 +287,9 @@ def handle_queue(vc: VCore, queue: int) -> int:
         stop_polling(vc, queue)  # or senders would rely on us for ever
         vc.active.remove(queue)
         return 0
+    if vc.full and queue in vc.tasks:
+        return 0
+    vc.enough = False
     poll_queue(vc, queue)
     return handle_mbox(vc, cur)
 
@@ -382,7 +389,9 @@ def vcore_yield(vc: VCore) -> bool:
         if cur is not None:
             reap_skipped(s, cur)
             tidy_mbox(s, cur.mbox)
-            if news(s, cur) or ld32(s.mem, mbox_at(s, cur.mbox) + MB_CHECK_BITS) != 0:
+            if vc.full and queue in vc.tasks:
+                continue
+            if news(s, cur) or (not vc.bit_task and ld32(s.mem, mbox_at(s, cur.mbox) + MB_CHECK_BITS) != 0):
                 return False
     # Claims that dead senders left in our own mail: nobody else meets them, and a drain would wait for them.
     reap_skipped(s, vc.pub)
@@ -415,15 +424,6 @@ def vcore_leave(vc: VCore) -> None:
     mb()  # as in `vcore_yield`: no longer answering, then the look in `announce`
 
 
-def tell_drainers(s: Seg) -> None:
-    """Whoever waits for a drain looks again when a vcore has run out of work. It counts itself in before it looks, with a
-    fence between: pairs with this one."""
-    mb()
-    if ld32(s.mem, s.procinfo + PI_DRAINERS) != 0:
-        faa32(s.mem, s.procinfo + PI_DRAIN_SEQ, 1)
-        futex_wake(s.mem, s.procinfo + PI_DRAIN_SEQ, 0x7FFFFFFF)
-
-
 def vcore_entry(vc: VCore) -> bool:
     """A vcore starts, or starts again: it can be messaged, looks at its own mailboxes whatever `notif_pending` says, at
     every queue, and at the mail of vcores that nobody hosts. False if its core was taken again meanwhile."""
@@ -431,7 +431,8 @@ def vcore_entry(vc: VCore) -> bool:
     if not vcore_online(s, vc.vcoreid):
         return False
     vcpd = vcpd_at(s, vc.vcoreid)
-    restore_bit(s, vc.vcoreid)  # a former host's, if it died in a bit's handler and nobody has settled that yet
+    if not vc.bit_task:
+        restore_bit(s, vc.vcoreid)  # a former host's, if it died in a bit's handler and nobody has settled that yet
     fand32(s.mem, vcpd + VCPD_FLAGS, ~u64(VC_PREEMPTED_FLAG | VC_LONG_HANDLER))
     for32(s.mem, vcpd + VCPD_FLAGS, VC_CAN_RCV_MSG)
     str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)

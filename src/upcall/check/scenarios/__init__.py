@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runner import Job
-from . import dying, leaving, locks, pages, preempting, sending, unlinking
+from . import dying, leaving, locks, pages, polling, preempting, sending, unlinking
 from .cases import CASES, Case
 
-__all__ = ["CASES", "Case", "dying", "jobs", "leaving", "locks", "pages", "preempting", "sending", "unlinking"]
+__all__ = [
+    "CASES", "Case", "dying", "jobs", "leaving", "locks", "pages", "polling", "preempting", "sending", "unlinking",
+]  # fmt: skip
 
 
 def jobs(models: Sequence[str], seconds: float) -> list[Job]:

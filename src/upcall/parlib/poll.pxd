@@ -1,0 +1,21 @@
+cimport cython
+from libc.stdint cimport uint64_t
+
+from ..kern.const cimport (
+    VCPD_BIT, VCPD_FLAGS, VCPD_NOTIF_PENDING, VC_IN_POLL, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE, VC_ONLINE
+)
+from ..kern.layout cimport Seg, map_at, vcpd_at
+from ..kern.proc cimport now_running, start_one_more, vc_next, vc_state
+from ..machine.door cimport cas64, fand32, for32, lda64, mb, str32, str64, u64
+from .mbox cimport Cursor, news, tell_drainers
+from .recover cimport restore_bit
+from .vcore cimport VCore, cursor_of, look_everywhere, stop_polling, vcore_entry
+
+cpdef void sleep_in_poll(VCore vc) except *
+@cython.locals(s=Seg, at=uint64_t, w=uint64_t)
+cpdef bint come_back(VCore vc) except -1
+@cython.locals(s=Seg, queue=uint64_t, cur=Cursor)
+cpdef void now_full(VCore vc) except *
+cpdef void no_longer_full(VCore vc) except *
+@cython.locals(s=Seg)
+cpdef void bit_done(VCore vc, bint again) except *

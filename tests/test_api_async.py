@@ -1,0 +1,582 @@
+"""`async def` handlers: tasks of an event loop in each worker, whose events stay in hand until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+import upcall
+from procs import LONG_S, Gate, Notes, Words, abandon, discard, left, log_to, output, program, running, until
+from procs import vcore_info as vcores
+from upcall import EventFlag, Proc, inspect
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop] | None] = {"asyncio": None, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Runs the test on each loop."""
+    return LOOPS[request.param]
+
+
+async def passes(gate: Gate) -> None:
+    """Waits at a gate without holding up the loop."""
+    await asyncio.to_thread(gate.wait)
+
+
+def sent(queue: upcall.Queue, count: int) -> None:
+    for i in range(count):
+        queue.send("order", arg1=i)
+
+
+# Tasks
+
+
+def test_handlers_run_at_the_same_time(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+    all_there = asyncio.Event()
+    here: list[int] = []
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        here.append(ev.arg1)
+        if len(here) == 3:
+            all_there.set()
+        await all_there.wait()
+        notes(ev.arg1, bytes(ev.payload).decode())
+
+    with running(proc):
+        for i in range(3):
+            queue.send("order", b"x" * i * 100, arg1=i)
+        proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].handled == 3
+    assert sorted(notes.read()) == [[i, "x" * i * 100] for i in range(3)]
+
+
+def test_an_event_is_in_hand_until_its_task_has_ended(loop: Any, gate: Gate, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes("begun")
+        await passes(gate)
+
+    with running(proc):
+        queue.send("order")
+        notes.wait(1)
+        assert inspect.snapshot("box").waiting == 1
+        with pytest.raises(TimeoutError):
+            proc.drain(timeout=0.01)
+        gate.open(1)
+        proc.drain(timeout=LONG_S)
+        assert inspect.snapshot("box").waiting == 0
+
+
+def test_no_more_than_max_concurrent_are_taken(loop: Any, gate: Gate, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, max_concurrent=2, loop=loop)
+    queue, other = proc.queue("orders"), proc.queue("ticks")
+    running_now: set[int] = set()
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        running_now.add(ev.arg1)
+        notes("at once", len(running_now))
+        await passes(gate)
+        running_now.discard(ev.arg1)
+
+    proc.on("tick")(lambda ev: notes("tick"))
+    with running(proc):
+        sent(queue, 6)
+        notes.wait(2)
+        other.send("tick")  # whose handler needs no task
+        assert notes.wait(3)[2] == ["tick"]
+        gate.open(6)
+        proc.drain(timeout=LONG_S)
+    assert max(note[1] for note in notes.read() if note[0] == "at once") == 2
+    assert len(notes.read()) == 7
+
+
+def test_a_full_vcore_leaves_its_queue_to_others(notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=2, max_concurrent=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.vcore)
+        await passes(gate)
+
+    with running(proc):
+        sent(queue, 2)
+        assert {vcore for (vcore,) in notes.wait(2)} == {0, 1}
+        gate.open(2)
+
+
+def test_handlers_of_both_kinds_share_a_queue(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("async")
+    async def later(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        notes("async")
+
+    proc.on("plain")(lambda ev: notes("plain"))
+    proc.on("task")(lambda ev: asyncio.ensure_future(later(ev)))
+    with running(proc):
+        for kind in ("async", "plain", "task"):
+            queue.send(kind)
+        proc.drain(timeout=LONG_S)
+    assert sorted(notes.read()) == [["async"], ["async"], ["plain"]]
+
+
+def test_an_exception_is_logged_and_the_event_counts_as_handled(loop: Any, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        raise (ValueError("bad order"), SystemExit(3), asyncio.CancelledError())[ev.arg1]
+
+    with log_to(tmp_path / "log") as log, running(proc):
+        sent(queue, 3)
+        proc.drain(timeout=LONG_S)
+        assert (vcores("box")[0].handled, vcores("box")[0].errors) == (3, 3)
+        assert vcores("box")[0].restarts == 0
+    text = log.read_text()
+    for error in ("ValueError: bad order", "SystemExit: 3", "CancelledError"):
+        assert error in text
+    assert text.count("the event counts as handled") == 3
+
+
+def test_a_task_that_is_cancelled_twice_by_the_program_is_handled(loop: Any, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        task.cancel()
+        await asyncio.sleep(LONG_S)
+
+    with log_to(tmp_path / "log") as log, running(proc):
+        queue.send("order")
+        proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].errors == 1
+    assert "CancelledError" in log.read_text()
+
+
+def test_what_holds_up_the_loop_is_named(loop: Any, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1, slow_callback_ms=10, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("async")
+    async def sleeps_in_async(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        time.sleep(0.02)
+
+    @proc.on("plain")
+    def sleeps_in_plain(ev: upcall.Event) -> None:
+        time.sleep(0.02)
+
+    @proc.on("well")
+    async def sleeps_well(ev: upcall.Event) -> None:
+        await asyncio.sleep(0.02)
+
+    with log_to(tmp_path / "log") as log, running(proc):
+        for kind in ("async", "plain", "well"):
+            queue.send(kind)
+        proc.drain(timeout=LONG_S)
+    text = log.read_text()
+    assert "sleeps_in_async held up the event loop for" in text
+    assert "sleeps_in_plain held up the event loop for" in text
+    assert "sleeps_well" not in text
+
+
+def test_a_batch_is_one_task(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on_batch("order", max=100)
+    async def orders(batch: upcall.EventBatch) -> None:
+        await asyncio.sleep(0)
+        notes(*[(ev.arg1, len(ev.payload)) for ev in batch])
+
+    with running(proc):
+        queue.send_many("order", [bytes(i * 50) for i in range(10)])
+        proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].handled == 10
+    assert sorted(size for note in notes.read() for _, size in note) == [i * 50 for i in range(10)]
+
+
+def test_a_bit_is_handled_by_a_task(loop: Any, notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    bits = proc.queue("bits", flags=EventFlag.NOMSG | EventFlag.IPI | EventFlag.INDIR | EventFlag.FALLBACK)
+
+    async def tick(ev: upcall.Event) -> None:
+        notes(ev.type, ev.is_bit)
+        await passes(gate)
+
+    proc.on("one")(tick)
+    proc.on("two")(tick)
+    with running(proc):
+        bits.send("one")
+        notes.wait(1)
+        bits.send("one")
+        bits.send("two")
+        gate.open()
+        proc.drain(timeout=LONG_S)
+    assert sorted(notes.read()) == [["one", True], ["one", True], ["two", True]]
+
+
+def test_mail_to_a_vcore_is_handled_by_a_task(notes: Notes) -> None:
+    proc = Proc("box", vcores=2)
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        notes(ev.vcore, ev.queue)
+
+    with running(proc):
+        proc.vcore(1).send("order", private=True)
+        proc.drain(timeout=LONG_S)
+    assert notes.read() == [[1, None]]
+
+
+def test_vcores_that_are_threads_have_a_loop_each(notes: Notes) -> None:
+    proc = Proc("box", vcores=2, host="thread")
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        notes(ev.arg1)
+
+    with running(proc):
+        sent(queue, 20)
+        proc.drain(timeout=LONG_S)
+    assert sorted(notes.read()) == [[i] for i in range(20)]
+
+
+def test_tasks_have_contexts_of_their_own(notes: Notes) -> None:
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    proc = Proc("box", vcores=1, max_concurrent=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(variable.get())
+        variable.set(1)
+
+    with running(proc):
+        sent(queue, 3)
+        proc.drain(timeout=LONG_S)
+    assert notes.read() == [[0]] * 3
+
+
+def test_main_is_a_task_that_a_stop_cancels(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes("order"))
+
+    @proc.main
+    async def main() -> None:
+        notes("main")
+        try:
+            await asyncio.sleep(LONG_S * 100)
+        finally:
+            notes("cancelled")
+
+    with running(proc):
+        notes.wait(1)
+        queue.send("order")
+        notes.wait(2)
+    assert notes.read() == [["main"], ["order"], ["cancelled"]]
+
+
+def test_a_loop_that_is_awake_costs_no_system_call(notes: Notes, gate: Gate) -> None:
+    """G9: nor does one that has its byte already."""
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.arg1)
+        gate.wait()  # in the loop: it is awake all the time
+
+    with running(proc):
+        queue.send("order", arg1=0)
+        notes.wait(1)
+        before = sum(slot.syscalls for slot in inspect.snapshot("box").slots if slot.pid == os.getpid())
+        for i in range(1, 20):
+            queue.send("order", arg1=i)
+        after = sum(slot.syscalls for slot in inspect.snapshot("box").slots if slot.pid == os.getpid())
+        gate.open()
+    assert after == before
+
+
+def test_a_coroutine_without_a_loop_is_an_error(tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    async def later() -> None:
+        """Never runs."""
+
+    proc.on("order")(lambda ev: later())
+    with log_to(tmp_path / "log") as log, running(proc):
+        queue.send("order")
+        proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].errors == 1
+    assert "define it with async def" in log.read_text()
+
+
+def test_a_forked_child_that_comes_back_from_a_task_ends(notes: Notes, capfd: pytest.CaptureFixture[str]) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        pid = os.fork()
+        if pid:
+            notes(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    with running(proc):
+        queue.send("order")
+        proc.drain(timeout=LONG_S)
+    assert notes.read() == [[1]]
+    assert "came out of the code in which it was forked" in capfd.readouterr().err
+
+
+# Deaths and stops
+
+
+def test_each_event_of_a_killed_worker_is_handled_again(loop: Any, notes: Notes, gate: Gate) -> None:
+    """G4: a worker killed with twenty tasks in flight loses none of them."""
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.arg1, ev.redelivered, len(ev.payload))
+        if not ev.redelivered:
+            await asyncio.Event().wait()
+
+    with running(proc):
+        for i in range(20):
+            queue.send("order", bytes(i * 20), arg1=i)
+        notes.wait(20)
+        os.kill(vcores("box")[0].pid, signal.SIGKILL)
+        notes.wait(40)
+        proc.drain(timeout=LONG_S)
+    assert sorted(notes.read()[20:]) == [[i, True, i * 20] for i in range(20)]
+
+
+def test_workers_killed_again_and_again_lose_nothing(notes: Notes) -> None:
+    words = Words(300)
+    proc = Proc("box", vcores=2, max_concurrent=8)
+    queue = proc.queue("orders", max_redeliveries=14)
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0.002)
+        words[ev.arg1] = 1
+
+    with running(proc):
+        for i in range(300):
+            queue.send("order", arg1=i)
+            if i % 60 == 30:
+                pid = until(lambda i=i: vcores("box")[i // 60 % 2].pid, "a worker")
+                with contextlib.suppress(ProcessLookupError):  # it may be dead already, and its successor not there
+                    os.kill(pid, signal.SIGKILL)
+        proc.drain(timeout=LONG_S)
+    assert words.bytes() == b"\1" * 300
+    words.close()
+
+
+def test_a_draining_stop_finishes_the_tasks(loop: Any, notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=1, max_concurrent=2, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes("begun", ev.arg1)
+        await passes(gate)
+        notes("done", ev.arg1)
+
+    with running(proc):
+        sent(queue, 5)
+        notes.wait(2)
+        gate.open(5)
+    assert sorted(arg for what, arg in notes.read() if what == "done") == [0, 1, 2, 3, 4]
+
+
+def test_a_stop_at_once_cancels_the_tasks_and_their_events_wait(loop: Any, notes: Notes) -> None:
+    """Nobody died: the events are as new, those that were begun and those that were not."""
+
+    def made() -> Proc:
+        proc = Proc("box", vcores=1, max_concurrent=2, loop=loop)
+        proc.queue("orders")
+
+        @proc.on("order")
+        async def order(ev: upcall.Event) -> None:
+            notes("begun", ev.arg1, ev.redelivered, len(ev.payload))
+            try:
+                await asyncio.sleep(0 if len(notes.read()) > 2 else LONG_S * 100)
+            except asyncio.CancelledError:
+                if ev.arg1 == 1:
+                    return  # it ends in peace: its event is done
+                raise
+
+        return proc
+
+    first = made()
+    with running(first, stop="now"):
+        for i in range(4):
+            first.queue("orders").send("order", bytes(i * 100), arg1=i)
+        notes.wait(2)
+    assert left("box") == 3
+    with running(made()):
+        notes.wait(5)
+    assert sorted(notes.read()[2:]) == [["begun", i, False, i * 100] for i in (0, 2, 3)]
+
+
+def test_a_cancelled_batch_waits_as_a_whole(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on_batch("order")
+    async def orders(batch: upcall.EventBatch) -> None:
+        notes(len(batch[0].payload))
+        await asyncio.Event().wait()
+
+    with running(proc, stop="now"):
+        queue.send_many("order", [bytes(300)] * 5)
+        notes.wait(1)
+    assert left("box") == 5
+    discard("box")
+
+
+def test_a_restart_lets_the_tasks_end(notes: Notes, gate: Gate) -> None:
+    proc = Proc("box", vcores=2)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes("begun", os.getpid())
+        await passes(gate)
+        notes("done", os.getpid())
+
+    with running(proc):
+        queue.send("order")
+        [[_, pid]] = notes.wait(1)
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not vcores("box")[0].pid or not vcores("box")[1].pid, "a vcore without a host")
+        gate.open()
+        proc.drain(timeout=LONG_S)
+        until(lambda: all(vcore.pid not in (0, pid) for vcore in vcores("box").values()), "its successor")
+    assert notes.read() == [["begun", pid], ["done", pid]]
+
+
+def test_a_supervisors_death_leaves_the_loops_running(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        notes(ev.arg1)
+
+    abandon(proc)
+    with upcall.connect("box") as box:
+        box.queue("orders").send("order", arg1=1)
+    with running(proc):
+        queue.send("order", arg1=2)
+        notes.wait(2)
+    assert sorted(notes.read()) == [[1], [2]]
+
+
+# Bad input
+
+
+def test_a_plain_main_beside_async_handlers_is_refused() -> None:
+    proc = Proc("box", vcores=1)
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        """Never runs."""
+
+    @proc.main
+    def main() -> None:
+        """Never runs."""
+
+    with pytest.raises(TypeError, match="make it async def too"):
+        proc.start()
+
+
+def test_a_handler_with_a_yield_is_refused() -> None:
+    proc = Proc("box", vcores=1)
+
+    async def order(ev: upcall.Event) -> Any:
+        yield ev
+
+    for register in (lambda: proc.on("order")(order), lambda: proc.queue("orders", handler=order)):
+        with pytest.raises(TypeError, match="has a yield"):
+            register()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_concurrent": 0}, ValueError),
+        ({"max_concurrent": True}, TypeError),
+        ({"slow_callback_ms": 0}, ValueError),
+        ({"loop": "uvloop"}, TypeError),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        Proc("box", **options)
+
+
+def test_importing_upcall_imports_no_asyncio() -> None:
+    code = "import sys, upcall; upcall.Proc('box'); sys.exit('asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("loop_name", LOOPS)
+def test_a_program_in_debug_mode_says_nothing(tmp_path: Path, loop_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONASYNCIODEBUG", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    source = """
+        import asyncio, sys, uvloop, upcall
+        proc = upcall.Proc("box", vcores=2, loop=uvloop.new_event_loop if sys.argv[1] == "uvloop" else None)
+        queue = proc.queue("orders")
+        @proc.on("order")
+        async def order(ev):
+            await asyncio.sleep(0.001)
+        with proc:
+            for i in range(50):
+                queue.send("order", bytes(i * 10))
+            proc.drain()
+            queue.send("order")
+        print("done")
+    """
+    with program(tmp_path, source, loop_name) as process:
+        assert output(process) == "done\n"
