@@ -233,12 +233,16 @@ class VCoreHost:
         """SIGTERM to this worker: it ends after what is in hand; another is started unless the process stops. The kernel
         sends it too, when the supervisor dies: if this worker is to carry on then, it does."""
         # Both at once are one signal: whoever wants us to leave has written so before.
-        asked = self.stopping() or self.segment.u64(vcpd_at(self.seg, self.vcoreid) + const.VCPD_LEAVE) == self.seg.me
+        asked = self.segment.u64(vcpd_at(self.seg, self.vcoreid) + const.VCPD_LEAVE) == self.seg.me
         if self.standby is not None and not self.standby.begun and self.orphaned():
             self.standby.begin()
             if not asked:
                 return
-        wanted = self.signal_thread is not None and signal.SIGTERM in self.definition.signals and not asked
+        wanted = (
+            self.signal_thread is not None
+            and signal.SIGTERM in self.definition.signals
+            and not (asked or self.stopping())
+        )
         if self.signal_thread is not None and wanted and (self.standby is not None or not self.orphaned()):
             self.signal_thread.note(signal.SIGTERM)
             return
