@@ -14,7 +14,7 @@ from ..host.definition import Definition, SourceSpec
 from ..kern import const
 from . import check
 from .alarm import Alarm, AlarmDoors, when
-from .tap import Tap, TapHandler, of_event
+from .tap import Tap, TapHandler, of_event, taps_of
 from .watch import Watch
 from .watch import make as make_watch
 
@@ -202,6 +202,13 @@ class SourceDoors(AlarmDoors):
     def tapped(self, ev: Event) -> Tap | None:
         """The tap of an event, for handlers of `on`: they call `Tap.rearm` by themselves. None if it is closed."""
         return of_event(self, ev)
+
+    def taps(self, type: str | EventType = "tap") -> list[Tap]:
+        """The taps of a type that are open now, whoever has made them, oldest places first: to write to all connections,
+        for example."""
+        check.check_type(type)
+        handle = self.handle()
+        return taps_of(self, check.type_number(handle, type))
 
     def watch(
         self, pid: int, *, queue: Queue | str | None = None, type: str | EventType = "exit", value: int = 0

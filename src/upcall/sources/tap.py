@@ -12,6 +12,7 @@ from ..kern import const
 from ..kern import source as table
 
 if TYPE_CHECKING:
+    from ..host.records import Source
     from .doors import SourceDoors
 
 
@@ -95,6 +96,14 @@ class TapHandler:
 def of_event(proc: SourceDoors, ev: Any) -> Tap | None:
     """The tap of an event; None if it is closed."""
     source = records.read(proc.handle().segment, ev.arg3)
-    if source is None or source.kind != const.KIND_TAP:
-        return None
-    return Tap(proc, source.id, ev.arg1 & 15, source.value, bool(source.flags & const.TAP_ONCE))
+    return _tap(proc, source, ev.arg1 & 15) if source is not None and source.kind == const.KIND_TAP else None
+
+
+def taps_of(proc: SourceDoors, type: int) -> list[Tap]:
+    """The open taps of a type."""
+    sources = records.all_of(proc.handle().segment)
+    return [_tap(proc, source) for source in sources if source.kind == const.KIND_TAP and source.type == type]
+
+
+def _tap(proc: SourceDoors, source: Source, ready: int = 0) -> Tap:
+    return Tap(proc, source.id, ready, source.value, bool(source.flags & const.TAP_ONCE))
