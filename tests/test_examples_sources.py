@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ def nobody_left() -> Iterator[None]:
     yield
     nobody_stays("chat")
     nobody_stays("log-analyser")
+    nobody_stays("sources")
 
 
 def nobody_stays(name: str) -> None:
@@ -134,3 +136,23 @@ def test_the_end_of_the_log_ends_the_analyser() -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=LONG_S)
     assert done.stdout.splitlines()[-1] == "5000 lines: 200 x2500, 201 x2500"
     assert done.stderr == ""
+
+
+def test_the_guides_program_says_what_the_guide_says(tmp_path: Path) -> None:
+    page = (EXAMPLES.parent / "docs" / "sources.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"^```python\n(# sources\.py\n.*?)^```", page, re.M | re.S)
+    (said,) = re.findall(r"^```\n(beat, .*?)^```", page, re.M | re.S)
+    (tmp_path / "sources.py").write_text(source)
+    command = [sys.executable, str(tmp_path / "sources.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stdout
+        lines: list[str] = []
+        wanted = {re.sub("vcore .:", "", line) for line in said.splitlines() if not line.startswith("beat")}
+        while wanted:
+            lines.append(run.stdout.readline())
+            assert lines[-1], lines
+            wanted.discard(re.sub("vcore .:", "", lines[-1].rstrip()))
+            if len(lines) == 1:
+                run.send_signal(signal.SIGHUP)
+        run.terminate()
+    assert "beat, 0 missed\n" in lines

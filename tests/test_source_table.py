@@ -158,3 +158,25 @@ def test_a_source_that_is_cancelled_while_it_fires_stays_so_at_any_access(step_l
         if not more:
             break
     assert n > 4
+
+
+def test_who_gives_an_alarm_another_time_may_die_at_any_access(step_life: StepLife) -> None:
+    """Old and new: what the watcher does about both leaves one of them."""
+    for n in range(1000):
+        bench = Bench(step_life)
+        seg, other = bench.actor(), bench.actor()
+        old = make(bench, seg)
+
+        def reschedule(b: Bench = bench, s: Any = seg, i: int = old) -> None:
+            make(b, s, replaces=i)
+            b.source.drop_source(s, i)
+
+        died = step_life.dies(n, reschedule)
+        bench.kill(seg)
+        for ident in all_of(bench, other):
+            replaces = bench.get(bench.layout.source_at(bench.at, ident & 0xFFFF) + const.SR_REPLACES)
+            bench.source.drop_source(other, replaces)
+        assert len(all_of(bench, other)) == 1, f"dead before access {n}"
+        if not died:
+            break
+    assert n > 15

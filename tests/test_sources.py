@@ -481,6 +481,14 @@ def test_bad_descriptors_are_refused(tmp_path: Path) -> None:
         until(lambda: not inspect.snapshot("box").sources)
 
 
+def test_an_async_handler_of_taps_is_refused() -> None:
+    async def readable(tap: upcall.Tap) -> None:
+        pass
+
+    with pytest.raises(TypeError, match="is async: use"):
+        define().on_tap()(readable)
+
+
 def test_a_watcher_without_descriptors_says_so(notes: Notes) -> None:
     import resource
 

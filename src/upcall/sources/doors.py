@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ..queue import Queue
 
 T = TypeVar("T", bound=Callable[[Tap], object])
+CO_COROUTINE = 0x80
+"""What `inspect` calls so; it is slow to import."""
 NEVER = {
     signal.SIGKILL: "nobody can catch it",
     signal.SIGSTOP: "nobody can catch it",
@@ -194,6 +196,10 @@ class SourceDoors(AlarmDoors):
         def register(handler: T) -> T:
             if not callable(handler):
                 raise TypeError(f"handler {handler!r} of {type!r} must be callable with one argument")
+            if getattr(getattr(handler, "__code__", None), "co_flags", 0) & CO_COROUTINE:
+                raise TypeError(
+                    f"handler {handler!r} of {type!r} is async: use proc.on and proc.tapped, and rearm the tap"
+                )
             self.on(type, queue=queue)(TapHandler(self, handler))
             return handler
 
