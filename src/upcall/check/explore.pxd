@@ -8,6 +8,7 @@ from .nodes cimport Visited
 cdef class Explorer(Model):
     cdef uint64_t *levels
     cdef uint64_t *done
+    cdef Visited checked     # what checks of any state have looked at
     cdef uint64_t depth, room_levels, ends, made, patience
 
     cdef int one_pass(self, object verdict) except -1

@@ -36,6 +36,7 @@ class Explorer(Model):
         """Explores until everything was seen, a promise is broken, or a limit is reached; the verdict."""
         verdict = Verdict(self.plan.name, self.model, self.deaths, self.stops)
         start = time.monotonic()
+        cpu = time.process_time()
         self.end_at = start + self.limits.seconds
         while True:
             verdict.passes += 1
@@ -46,6 +47,7 @@ class Explorer(Model):
             except Shared:
                 continue
         verdict.seconds = time.monotonic() - start
+        verdict.cpu = time.process_time() - cpu
         verdict.nodes = [len(program.nodes) for program in self.programs]
         verdict.ran = sum([program.ran for program in self.programs])
         return verdict
@@ -53,6 +55,7 @@ class Explorer(Model):
     def one_pass(self, verdict):
         """Goes into every state once, depth first."""
         visited: Visited = Visited()
+        self.checked = Visited()
         path: dict = {}
         self.accesses = 0
         self.ends = 0
@@ -88,7 +91,7 @@ class Explorer(Model):
                 who = self.programs[self.done[self.depth - 1] & 255].name
                 raise Broken(f"endless loop: {who} goes on for ever by itself")
             return False
-        if self.plan.alls:
+        if self.plan.alls and self.checked.add(self.visible()):
             self.plan.always(self.state)
         count: uint64_t = self.list_moves()
         if count == 0:

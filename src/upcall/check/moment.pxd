@@ -59,5 +59,6 @@ cdef class Moment:
     cdef void write(self, uint64_t word, uint64_t shift, uint64_t mask, uint64_t value) noexcept
     cdef int touch(self, uint64_t word, uint64_t i, bint writes) except -1
     cdef uint64_t key(self) noexcept
+    cdef uint64_t visible(self) noexcept
     cdef void back(self, uint64_t mark) except *
     cdef int begin(self) except -1

@@ -124,6 +124,16 @@ class Moment:
             self.views.begin(self.words, self.shared, self.memory)
         return 0
 
+    def visible(self):
+        """A hash of what checks may look at."""
+        h: uint64_t = self.hash
+        i: uint64_t = 0
+        while i < self.n:
+            ended: uint64_t = cython.cast(Node, self.nodes[i]).kind == END
+            h ^= mix((self.status[i] << 8) | (i << 4) | (ended << 1) | 0x10001)
+            i += 1
+        return h
+
     def key(self):
         h: uint64_t = self.hash
         i: uint64_t = 0

@@ -27,7 +27,8 @@ cdef class Node:
     cdef readonly uint64_t index
     cdef readonly object request
     cdef public Node parent
-    cdef public object value, live, where, error
+    cdef public object value, where, error
+    cdef public list live            # greenlets that stand here
     cdef public dict edges
     # extra: what a compare-and-swap writes; whether a load acquires, or a store releases; which fence (views.pxd)
     cdef uint64_t kind, offset, word, shift, mask, arg, extra, cached

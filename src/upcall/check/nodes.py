@@ -12,7 +12,7 @@ class Node:
         self.request = request
         self.parent = parent
         self.value = value
-        self.live = None
+        self.live = []
         self.where = ()
         self.error = None
         self.edges = {}

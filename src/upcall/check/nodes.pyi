@@ -6,7 +6,7 @@ class Node:
     parent: Node | None
     value: Any
     edges: dict[Any, Node]
-    live: Any
+    live: list[Any]
     where: tuple[tuple[str, int, str], ...]
     error: str | None
     def __init__(self, index: int, request: tuple[Any, ...] | None, parent: Node | None, value: Any) -> None: ...

@@ -17,8 +17,8 @@ import dis
 import itertools
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 import greenlet
@@ -26,6 +26,7 @@ import greenlet
 from ..errors import UpcallError
 from .door import KINDS
 from .nodes import Node
+from .place import place
 from .rewrite import in_loops
 
 OURS = {os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py") for name in ("door", "program", "plan")}
@@ -96,21 +97,20 @@ class Program:
         return g, g.switch(self.make())
 
     def _run(self, node: Node, value: Any) -> Node:
-        g = node.live
-        node.live = None
-        if g is None or g.dead:
-            g = self._again(node)
+        g = node.live.pop() if node.live else self._again(node)
         self.ran += 1
         return self._arrived(g, g.switch(value), node, value)
 
     def _again(self, node: Node) -> greenlet.greenlet:
-        """A greenlet at `node`, run from the start along the answers that led there."""
+        """A greenlet at `node`, run along the answers that led there: from the last place where one was kept, or from the
+        start."""
         path = [node]
-        while path[-1].parent is not None:
+        while path[-1].parent is not None and not path[-1].live:
             path.append(path[-1].parent)
-        g, request = self._first()
+        kept = path[-1].live
+        g, request = (kept.pop(), path[-1].request) if kept else self._first()
         for at in reversed(path):
-            if at.parent is not None:
+            if at is not path[-1]:
                 self.ran += 1
                 request = g.switch(at.value)
             if request != at.request:
@@ -135,21 +135,18 @@ class Program:
             self.nodes.append(node)
             if key is not None:
                 self.known[key] = node
-        if node.live is None:
-            node.live = g
-            self.kept.append(node)
-            if len(self.kept) > KEPT:
-                self._give_up(self.kept[: KEPT // 2])
-                self.kept = self.kept[KEPT // 2 :]
-        else:
-            self._end(g)
+        node.live.append(g)
+        self.kept.append(node)
+        if len(self.kept) > KEPT:
+            self._give_up(self.kept[: KEPT // 2])
+            self.kept = self.kept[KEPT // 2 :]
         return node
 
     def _give_up(self, nodes: list[Node]) -> None:
         for node in nodes:
-            if node.live is not None:
-                self._end(node.live)
-                node.live = None
+            for g in node.live:
+                self._end(g)
+            node.live.clear()
 
     def _end(self, g: greenlet.greenlet) -> None:
         """Ends a greenlet where it is; what it asks on its way out (finally clauses) is not answered."""
@@ -196,75 +193,23 @@ def _lines(g: greenlet.greenlet) -> Iterator[tuple[str, int, str]]:
 
 def _place(g: greenlet.greenlet, request: Request) -> Any:
     """What the actor's future depends on; None if that cannot be told."""
-    memo: dict[int, int] = {}
-    parts: list[Any] = [request]
-    for frame in _frames(g):
-        code = frame.f_code
-        if not _bare(code).get(frame.f_lasti, False):
+    frames = list(_frames(g))
+    for frame in frames:
+        if not _bare(frame.f_code).get(frame.f_lasti, False):
             return None
-        parts.append((id(code), frame.f_lasti))
-        for name, value in frame.f_locals.items():
-            parts.append(name)
-            parts.append(freeze(value, memo))
-    return tuple(parts)
+    return place(request, frames)
 
 
-SEQUENCES: tuple[Iterable[object], ...] = ([], (), range(1), {}, set(), "", b"", range(1 << 70))
-ITERATORS = {type(iter(made)) for made in SEQUENCES}
-PLAIN = (int, str, bytes, bool, float, type(None), range)
-
-
-def freeze(value: Any, memo: dict[int, int]) -> Any:
-    """A value's contents, all the way down, as something hashable; the same object twice is said to be the same."""
-    if isinstance(value, PLAIN):
-        return value
-    if isinstance(value, (type, ModuleType, CodeType)):
-        return id(value)
-    fixed = getattr(value, "check_key", None)
-    if fixed is not None:
-        return fixed  # something shared: its contents are memory's
-    seen = memo.get(id(value))
-    if seen is not None:
-        return ("again", seen)
-    memo[id(value)] = len(memo)
-    if isinstance(value, (list, tuple)):
-        return (type(value).__name__, *[freeze(item, memo) for item in value])
-    if isinstance(value, dict):
-        return ("dict", *[(freeze(k, memo), freeze(v, memo)) for k, v in value.items()])
-    if isinstance(value, (set, frozenset)):
-        return ("set", frozenset(freeze(item, memo) for item in value))
-    if isinstance(value, bytearray):
-        return ("bytearray", bytes(value))
-    if type(value) in ITERATORS:
-        return ("iterator", *[freeze(part, memo) for part in value.__reduce__()[1:]])
-    if isinstance(value, FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
-        return (id(value.__code__), freeze(value.__defaults__, memo), *[freeze(cell, memo) for cell in cells])
-    if isinstance(value, MethodType):
-        return (id(value.__func__), freeze(value.__self__, memo))
-    if hasattr(value, "__dict__"):
-        return (id(type(value)), *[(k, freeze(v, memo)) for k, v in vars(value).items()])
-    return ("opaque", id(value))
-
-
-def _filled(cell: Any) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
-
-
-_bare_calls: dict[CodeType, dict[int, bool]] = {}
+_bare_calls: dict[int, tuple[CodeType, dict[int, bool]]] = {}
 _PUSHES_ONE = ("CALL", "LOAD_ATTR", "LOAD_METHOD", "BINARY_")
 
 
 def _bare(code: CodeType) -> dict[int, bool]:
     """For each instruction that may call: whether nothing lies on the evaluation stack below what it puts there."""
-    found = _bare_calls.get(code)
+    found = _bare_calls.get(id(code))
     if found is None:
-        found = _bare_calls[code] = dict(_calls(code))
-    return found
+        found = _bare_calls[id(code)] = (code, dict(_calls(code)))
+    return found[1]
 
 
 def _calls(code: CodeType) -> Iterator[tuple[int, bool]]:

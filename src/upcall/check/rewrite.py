@@ -1,7 +1,7 @@
 """Source, as the checker compiles it: with every `for`'s iterator under a name.
 
 What lies on an evaluation stack cannot be looked at, and a `for` keeps its iterator there. So `for x in y` is compiled as
-`for x in (name := iter(y))`: the same, and the iterator's position is among the frame's variables, where `program.freeze`
+`for x in (name := iter(y))`: the same, and the iterator's position is among the frame's variables, where `place.Frozen`
 finds it. `in_loops` says how many iterators an instruction has below it.
 """
 

@@ -33,7 +33,7 @@ class Violation:
 @dataclass
 class Verdict:
     """What an exploration found. `complete`: every state was seen; else `why` says what was left out. `accesses` are those
-    of all moves explored; `ran` those for which code ran, most of them repeated runs."""
+    of all moves explored; `ran` those for which code ran, repeated runs included. `cpu`: seconds of one core."""
 
     scenario: str
     model: str
@@ -50,6 +50,12 @@ class Verdict:
     ends: int = 0
     passes: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
+
+    @property
+    def speed(self) -> float:
+        """Accesses for each second of a core."""
+        return self.accesses / max(self.cpu, 1e-6)
 
     @property
     def ok(self) -> bool:

@@ -212,12 +212,23 @@ def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
     rows = [
         (
             result.job.scenario, v.model, v.deaths, v.stops,
-            result.said, v.states, v.accesses, v.ran, f"{v.accesses / max(v.seconds, 1e-9):,.0f}", f"{v.seconds:.1f}",
+            result.said, v.states, v.accesses, v.ran, f"{v.speed:,.0f}", f"{v.seconds:.1f}",
         )
         for result in results
         for v in (result.verdict,)
     ]  # fmt: skip
-    columns = ("scenario", "model", "#deaths", "#stops", "verdict", "#states", "#accesses", "#run", "#accesses/s", "#s")
+    columns = (
+        "scenario",
+        "model",
+        "#deaths",
+        "#stops",
+        "verdict",
+        "#states",
+        "#accesses",
+        "#run",
+        "#accesses/s/core",
+        "#s",
+    )
     console().print(table("", columns, rows))
     for result in results:
         if result.story is not None and not result.job.breaks:

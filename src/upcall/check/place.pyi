@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+def frozen(value: Any) -> Any: ...
+def place(request: tuple[Any, ...], frames: Sequence[FrameType]) -> tuple[Any, ...]: ...
