@@ -51,7 +51,8 @@ from .door import (
     WAKE,
     XCHG,
 )
-from .program import HUB, Hub, Program, freeze
+from .place import frozen
+from .program import HUB, Hub, Program
 from .rewrite import recompiled
 from .verdict import Broken, State
 
@@ -243,7 +244,7 @@ class Plan:
     def shared_change(self) -> str:
         """What actors share beside words, if one of them has changed it: in words; else nothing."""
         for who, name, kept, before in self.shared:
-            if freeze(kept, {}) != before:
+            if frozen(kept) != before:
                 return (
                     f"scenario {self.name}: actors {' and '.join(who)} share the {type(kept).__name__} {name!r}, and it was "
                     f"changed. The checker does not see that: use s.word for what they share, s.note for what a check counts"
@@ -340,7 +341,7 @@ def shared_objects(names: list[str], bodies: list[Callable[[], object]]) -> list
                 continue
             if isinstance(kept, (list, dict, set, bytearray)):
                 holders.setdefault(id(kept), (set(), name, kept))[0].add(actor)
-    return [(tuple(sorted(who)), name, kept, freeze(kept, {})) for who, name, kept in holders.values() if len(who) > 1]
+    return [(tuple(sorted(who)), name, kept, frozen(kept)) for who, name, kept in holders.values() if len(who) > 1]
 
 
 SCENARIOS: dict[str, Callable[[Scenario], object]] = {}
