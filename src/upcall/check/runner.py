@@ -71,7 +71,7 @@ def load(file: str) -> list[str]:
     path = Path(file).resolve()
     if not path.is_file():
         raise UpcallError(f"{file}: no such file; give a Python file with functions marked @scenario")
-    before = set(SCENARIOS)
+    before = dict(SCENARIOS)
     spec = importlib.util.spec_from_file_location(f"upcall_scenarios_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -86,7 +86,7 @@ def load(file: str) -> list[str]:
         raise UpcallError(f"{file}{at} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
-    found = [name for name in SCENARIOS if name not in before]
+    found = [name for name, made in SCENARIOS.items() if before.get(name) is not made]
     if not found:
         raise UpcallError(f"{file} registers no scenario: mark functions with @upcall.check.scenario")
     return found
