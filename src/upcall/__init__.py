@@ -23,6 +23,10 @@ from ._life import check_compiled
 
 check_compiled()
 
+TYPE_CHECKING = False  # typing's, without importing typing
+if TYPE_CHECKING:
+    from .executor import Executor
+
 from .errors import (  # noqa: E402
     FlagError,
     ForkedHandle,
@@ -55,6 +59,7 @@ __all__ = [
     "EventBatch",
     "EventFlag",
     "EventType",
+    "Executor",
     "FlagError",
     "ForkedHandle",
     "MailboxBusy",
@@ -77,3 +82,12 @@ __all__ = [
     "WorkerDied",
     "connect",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`Executor`, imported at its first use: `concurrent.futures` and what goes with it take their time."""
+    if name == "Executor":
+        from .executor import Executor
+
+        return Executor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,10 @@ from ..kern.ucq cimport slot_at
 from ..parlib.mbox cimport Cursor, put_back, put_done
 
 @cython.final
+cdef class Budget:
+    cdef readonly uint64_t most, held
+
+@cython.final
 @cython.no_gc
 cdef class Event:
     cdef Seg s
@@ -22,7 +26,8 @@ cdef class Event:
     cdef uint64_t queue_number, length, block
     cdef char *data
     cdef int exports
-    cdef bint done
+    cdef bint done, counted
+    cdef Budget budget
     cdef char inline[88]
     cdef void release(self) noexcept
     cdef void let_go(self) noexcept

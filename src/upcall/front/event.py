@@ -10,6 +10,13 @@ import cython
 NOTHING = memoryview(b"")
 
 
+class Budget:
+    """How much of an arena the views of one process may hold (`most` bytes), and hold now."""
+
+    def __init__(self, most: int):
+        self.most = most
+
+
 class Event:
     """One event in a handler's hands. All fields are read-only.
 
@@ -68,6 +75,9 @@ class Event:
         if self.block != 0 and self.exports == 0 and self.data != cython.NULL:
             self.data = cython.NULL
             free_block(self.s, self.block)
+            if self.counted:
+                self.counted = False
+                self.budget.held -= self.length
 
     def let_go(self):
         """Not done after all: its block goes with the message."""

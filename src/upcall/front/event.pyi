@@ -1,6 +1,13 @@
 from collections.abc import Iterator
 from typing import overload
 
+class Budget:
+    """How much of an arena the views of one process may hold, and hold now, in bytes."""
+
+    most: int
+    held: int
+    def __init__(self, most: int) -> None: ...
+
 class Event:
     """One event in a handler's hands. All fields are read-only; see the documentation of the class in `event.py`."""
 

@@ -48,7 +48,6 @@ cdef class Attachment:
 
 cdef uint64_t integer(object value) except? 0xFFFF
 
-@cython.final
 cdef class Sender:
     cdef readonly Attachment attachment
     cdef readonly Seg s
@@ -63,6 +62,7 @@ cdef class Sender:
     cdef uint64_t number(self, object type) except? 0xFFFF
     cdef int check(self) except -1
     cdef uint64_t put(self, Msg msg, uint64_t vcore) noexcept
+    cdef uint64_t take_block(self, Msg msg) noexcept
     @cython.locals(at=uint64_t, seen=uint64_t, status=uint64_t)
     cdef uint64_t put_waiting(self, Msg msg, uint64_t vcore) except? 0xFFFF
     cdef uint64_t put_bit(self, Msg msg, uint64_t vcore) noexcept

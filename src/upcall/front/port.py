@@ -262,7 +262,7 @@ class Sender:
         s = self.s
         msg.block = 0
         if msg.length > INLINE_MAX and not (self.flags & EVENT_NOMSG):
-            status = put_payload(s, msg)
+            status = self.take_block(msg)
             if status != OK:
                 return status
         status = send_event(s, self.queue, msg, vcore)
@@ -272,6 +272,10 @@ class Sender:
         if status == OK:
             st64(s.mem, self.counter, ld64(s.mem, self.counter) + 1)
         return status
+
+    def take_block(self, msg):
+        """A block for the payload, with its bytes in it: a status."""
+        return put_payload(self.s, msg)
 
     def put_waiting(self, msg, vcore):
         """As `put`, when there was no room: does what the queue was told to do then."""

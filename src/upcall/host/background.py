@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, BinaryIO, Literal
 
 from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..kern import const
@@ -94,8 +95,17 @@ class Background:
         self.stopper = True
 
 
-def start_child(proc: Program) -> Any:
-    """`Proc.start`: forks a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
+def fork_supervisor(proc: Program, starter: Starter, pipe: BinaryIO, kind: type[Supervisor] = Supervisor) -> int:
+    """Forks a supervisor; its pid. `pipe` is the starter's end."""
+    pid = os.fork()
+    if pid == 0:
+        pipe.close()
+        in_child(lambda: supervise(proc, starter, kind))
+    return pid
+
+
+def start_child(proc: Program, launch: Callable[[Program, Starter, BinaryIO], int] = fork_supervisor) -> Any:
+    """`Proc.start`: launches a supervisor and returns when every vcore runs. The supervisor's errors are raised here."""
     if proc.definition.host == "thread":
         from .threads import start_threads
 
@@ -109,10 +119,7 @@ def start_child(proc: Program) -> Any:
         with open(read, "rb") as pipe:
             try:
                 with held():  # until the child has its own ways with them
-                    pid = os.fork()
-                    if pid == 0:
-                        pipe.close()
-                        in_child(lambda: _supervise(proc, starter))
+                    pid = launch(proc, starter, pipe)
             finally:
                 os.close(write)
                 os.close(starter.pidfd)
@@ -139,15 +146,15 @@ def _give_up(pid: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _supervise(proc: Program, starter: Starter) -> int:
-    """The supervisor child, forked with both signals held back."""
+def supervise(proc: Program, starter: Starter, kind: type[Supervisor]) -> int:
+    """The supervisor child, launched with both signals held back."""
     # The terminal's Ctrl-C is the starter's business, one that has come before this line too.
     os.setpgid(0, 0)
     signal.sigtimedwait((signal.SIGINT,), 0)
     signals = StopSignals().__enter__()  # to the end: this process has no other life
     let_in()
     try:
-        supervisor = Supervisor(proc, signals, starter)
+        supervisor = kind(proc, signals, starter)
     except BaseException as error:
         starter.say(f"{type(error).__name__}:{error}")
         return 1

@@ -373,6 +373,7 @@ class Supervisor:
         """A worker has ended: settles what it held, and plans what comes next."""
         self.selector.unregister(worker.pidfd)
         pid, status = worker.pid, self._wait_for(worker)
+        self.ended(worker, pid, status)
         asked, worker.asked, worker.kill_at, worker.tell_at = worker.asked, False, None, None
         worker.said = "taken over, so nobody knows how" if status is None else describe_exit(status)
         again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
@@ -390,6 +391,9 @@ class Supervisor:
         if worker.vcoreid >= self.wanted:
             del self.workers[worker.vcoreid]
             self._count()
+
+    def ended(self, worker: Worker, pid: int, status: int | None) -> None:
+        """A worker has ended, and what it held is not yet settled. For a supervisor that has more to do then."""
 
     def _find(self, worker: Worker) -> bool:
         """Somebody alive hosts the vcore already: a worker that a former supervisor had started when it died."""
@@ -427,10 +431,14 @@ class Supervisor:
                 who, worker.fails, worker.said, BACKOFF_MAX_S,
             )  # fmt: skip
 
+    def let_go(self) -> bool:
+        """Removes the segment, if nobody lives in it and nothing waits. Whether it did."""
+        return not living(self.segment, self.seg) and finish(self.segment, self.seg)
+
     def close(self) -> None:
         """The end: removes the segment, or leaves it with what waits in it."""
         self.control.close()
-        removed = not living(self.segment, self.seg) and finish(self.segment, self.seg)
+        removed = self.let_go()
         left = "" if removed else left_over(self.segment, self.seg)
         if not removed:
             log.warning(

@@ -148,6 +148,10 @@ class WorkerHandle(Handle):
         dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
         return dispatcher is None or not dispatcher.in_vcore_context
 
+    def leave(self) -> None:
+        """The vcore that the calling thread hosts ends after what is in hand."""
+        self._local.dispatcher.leaving = True
+
     def queue_handler(self, number: int) -> Any:
         """The handler of queue `number - 1` for types without one of their own."""
         return self.queue_handlers.get(number - 1)
