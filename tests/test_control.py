@@ -334,7 +334,7 @@ def test_private_mail_that_comes_while_a_vcore_goes_brings_it_back(notes: Notes,
         notes(ev.vcore, ev.arg1)
         gate.wait()
 
-    with running(define(handler)) as proc:
+    with running(define(handler, preempt_after_ms=60_000)) as proc:
         proc.vcore(2).send("order", arg1=1)
         notes.wait(1)
         scale = Later(lambda: proc.scale(1))
@@ -388,7 +388,7 @@ def test_a_new_command_takes_the_place_of_one_that_waits(notes: Notes, gate: Gat
         notes(ev.vcore)
         gate.wait()
 
-    with running(define(handler)) as proc:
+    with running(define(handler, preempt_after_ms=60_000)) as proc:  # however slowly it wakes, it is vcore 2 that waits
         proc.vcore(2).send("order")
         notes.wait(1)
         first = Later(lambda: proc.scale(1))
@@ -476,7 +476,7 @@ def test_one_that_is_gone_gets_what_it_asked_for(link: Link, gate: Gate, notes: 
         notes(ev.vcore)
         gate.wait()
 
-    with running(define(handler)) as proc:
+    with running(define(handler, preempt_after_ms=60_000)) as proc:
         before = pids()
         proc.vcore(0).send("order")
         notes.wait(1)
