@@ -513,3 +513,28 @@ def test_a_supervisor_killed_while_it_stops_leaves_nobody_behind(notes: Notes, g
     proc.stop(timeout=LONG_S)
     assert sorted(notes.read()) == [[1], [2]]
     assert not (folder() / "box").exists()
+
+
+def test_user_code_that_exits_ends_its_worker_with_its_own_code_and_no_traceback(
+    notes: Notes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    proc.on("order")(lambda ev: notes("handled"))
+
+    @proc.main
+    def main() -> None:
+        notes("main")
+        if len(notes.read()) == 1:
+            raise SystemExit(3)
+        if len(notes.read()) == 2:
+            raise SystemExit("enough")
+
+    with log_to(tmp_path / "log") as log, running(proc):
+        notes.wait(3)
+        queue.send("order")
+        assert proc.drain(LONG_S) == []
+    assert "worker ended (exit code 3)" in log.read_text()
+    assert "worker ended (exit code 1)" in log.read_text()
+    assert capfd.readouterr().err.splitlines().count("enough") == 1
+    assert "Traceback" not in log.read_text()

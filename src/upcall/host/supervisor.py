@@ -457,6 +457,10 @@ def in_child(function: Any) -> None:
     code = 1
     try:
         code = function()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if not isinstance(error.code, int | None):
+            print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:
