@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import os
+import random
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from procs import Gate, Notes, abandon, bereave, discard, ended, forked, kill_wo
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, Proc, Ready, inspect
 from upcall.host.segment import folder
+from upcall.kern import const
 
 
 @pytest.fixture(autouse=True)
@@ -784,6 +787,51 @@ def test_signals_of_threads_and_of_a_running_process_are_refused() -> None:
 # ---- all of them ---------------------------------------------------------------------------------------------------
 
 
+SPAWNED = """
+import os, signal, sys
+import upcall
+
+proc = upcall.Proc("box", vcores=2, start_method="spawn")
+work = proc.queue("in")
+proc.signals(signal.SIGUSR1, queue=work)
+proc.alarm(after=0.01, queue=work)
+if __name__ == "__main__":
+    read, write = os.pipe()
+    proc.tap(read, queue=work)
+
+
+@proc.on_tap()
+def readable(tap):
+    print(os.read(tap.fileno(), 10), flush=True)
+
+
+@proc.on(upcall.EventType.ALARM)
+@proc.on(upcall.EventType.POSIX_SIGNAL)
+def came(ev):
+    print(ev.type, flush=True)
+
+
+if __name__ == "__main__":
+    with proc:
+        os.write(write, b"x")
+        for vcore in proc.stats()["vcores"][:2]:
+            os.kill(vcore["pid"], signal.SIGUSR1)
+        sys.stdin.read()
+"""
+
+
+def test_spawned_workers_have_sources(tmp_path: Path) -> None:
+    (tmp_path / "spawned.py").write_text(SPAWNED)
+    command = [sys.executable, str(tmp_path / "spawned.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        assert sorted(run.stdout.readline() for _ in range(4)) == [
+            "ALARM\n", "POSIX_SIGNAL\n", "POSIX_SIGNAL\n", "b'x'\n"
+        ]  # fmt: skip
+        run.communicate("", timeout=20)
+    assert run.returncode == 0
+
+
 def test_threads_have_alarms_taps_and_calls(notes: Notes) -> None:
     proc = echo(notes, host="thread")
 
@@ -819,3 +867,32 @@ def test_ps_lists_sources() -> None:
             assert words in done.stdout
         shown = proc.stats()["sources"]
         assert sorted(source["kind"] for source in shown) == ["alarm", "signal", "tap", "watch"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_no_bytes_in_the_table_hurt_who_attends_it(seed: int, notes: Notes, capfd: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(seed)
+    proc = alarms_noted(notes)
+    with running(proc):
+        with upcall.connect("box") as remote:
+            segment = remote.handle().segment
+            first, size = segment.seg.sources, const.SOURCE_STRIDE
+            for _ in range(4):
+                for i in range(0, const.NR_SOURCES, 7):
+                    record = bytearray(rng.choice([rng.randbytes(size), bytes(size)]))
+                    state = rng.randrange(6) | rng.randrange(4) << 8 | rng.getrandbits(32) * rng.randrange(2) << 32
+                    struct.pack_into("QI", record, 0, state, rng.randrange(7))
+                    if rng.randrange(2):
+                        struct.pack_into("II", record, const.SR_TYPE, rng.randrange(40), rng.randrange(4))
+                    if rng.randrange(2):
+                        struct.pack_into("QQ", record, const.SR_BASE, rng.getrandbits(40), rng.randrange(3))
+                        struct.pack_into("Q", record, const.SR_PID, rng.randrange(40000))
+                    segment.memory[first + i * size : first + (i + 1) * size] = bytes(record)
+                upcall.Alarm(remote, 0).cancel()
+                remote.alarm(after=0.02, queue="in", value=77)
+                inspect.snapshot("box").to_json()
+                time.sleep(0.03)
+            segment.memory[first : first + const.NR_SOURCES * size] = bytes(const.NR_SOURCES * size)
+            remote.alarm(after=0, queue="in", value=99)
+            until(lambda: [note for note in notes.read() if note[2] == 99])
+        assert "Traceback" not in (err := capfd.readouterr().err), err

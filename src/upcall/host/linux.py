@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import os
 import struct
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 CLOCK_REALTIME = time.CLOCK_REALTIME
@@ -16,10 +17,22 @@ _CLOEXEC_NONBLOCK = os.O_CLOEXEC | os.O_NONBLOCK  # what TFD_, SFD_ and IN_ call
 _TFD_TIMER_ABSTIME, _TFD_TIMER_CANCEL_ON_SET = 1, 2
 _IN_CREATE, _IN_MOVED_TO, _IN_DELETE_SELF = 0x100, 0x80, 0x400
 _SIGINFO = 128
-_libc = ctypes.CDLL(None, use_errno=True)
+_FAR_NS = 1 << 62
+"""Later than any time that can be asked for; a damaged segment may say more than the kernel takes."""
 
 
-def _checked(result: int) -> int:
+@functools.cache
+def _libc() -> Any:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: Any) -> int:
+    """A function of the C library. OSError."""
+    import ctypes  # slow, and `import upcall` does not need it
+
+    result: int = getattr(_libc(), name)(*args)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -36,7 +49,7 @@ class Timer:
 
     def __init__(self, clock: int) -> None:
         self.clock = clock
-        self.fd = _checked(_libc.timerfd_create(clock, _CLOEXEC_NONBLOCK))
+        self.fd = _call("timerfd_create", clock, _CLOEXEC_NONBLOCK)
         self.at: int | None = None
 
     def set(self, at: int | None) -> None:
@@ -45,10 +58,10 @@ class Timer:
             return
         self.at = at
         # A time of 0 would switch it off; one that is over is readable at once.
-        seconds, rest = (0, 0) if at is None else divmod(max(1, at), 1_000_000_000)
+        seconds, rest = (0, 0) if at is None else divmod(min(max(1, at), _FAR_NS), 1_000_000_000)
         flags = _TFD_TIMER_ABSTIME | (_TFD_TIMER_CANCEL_ON_SET if self.clock == CLOCK_REALTIME else 0)
-        spec = ctypes.create_string_buffer(struct.pack("qqqq", 0, 0, seconds, rest), 32)
-        _checked(_libc.timerfd_settime(self.fd, flags, spec, None))
+        spec = struct.pack("qqqq", 0, 0, seconds, rest)
+        _call("timerfd_settime", self.fd, flags, spec, None)
 
     def take(self) -> None:
         """It was readable: not any more until it is set anew."""
@@ -66,8 +79,8 @@ class Timer:
 def open_signals(numbers: Iterable[int]) -> int:
     """A signalfd for signals that this thread blocks."""
     mask = sum(1 << (number - 1) for number in numbers)
-    held = ctypes.create_string_buffer(struct.pack("Q", mask) + bytes(120), 128)
-    return _checked(_libc.signalfd(-1, held, _CLOEXEC_NONBLOCK))
+    held = struct.pack("Q", mask) + bytes(120)
+    return _call("signalfd", -1, held, _CLOEXEC_NONBLOCK)
 
 
 def take_signals(fd: int) -> list[int]:
@@ -81,9 +94,9 @@ def take_signals(fd: int) -> list[int]:
 
 def open_lookout(folder: Path) -> int:
     """An inotify descriptor: readable when a file appears in a folder, or the folder goes."""
-    fd = _checked(_libc.inotify_init1(_CLOEXEC_NONBLOCK))
+    fd = _call("inotify_init1", _CLOEXEC_NONBLOCK)
     try:
-        _checked(_libc.inotify_add_watch(fd, os.fsencode(folder), _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF))
+        _call("inotify_add_watch", fd, os.fsencode(folder), _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF)
     except OSError:
         os.close(fd)
         raise

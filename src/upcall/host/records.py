@@ -15,6 +15,8 @@ from .segment import Segment
 from .settle import tell_watcher
 
 _RECORD = struct.Struct(f"=QIIIIQQQQQQQQ{const.SR_NAME_BYTES}s")
+EVERY_MIN_NS = 1_000_000
+"""The shortest period of an alarm, whatever the segment says: whoever attends it has other things to do."""
 INDEX_MASK = (1 << const.SOURCE_GEN_SHIFT) - 1
 KINDS = {
     const.KIND_ALARM: "alarm",
@@ -61,6 +63,7 @@ def unpack(data: bytes | memoryview, index: int, at: int = 0) -> Source | None:
         return None
     text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
     ident = index | gen << const.SOURCE_GEN_SHIFT
+    every = every and max(every, EVERY_MIN_NS)
     periods = count & (1 << 40) - 1 if count >> 40 == gen else 0
     return Source(ident, state, kind, type_, queue, flags, value, base, every, key, replaces, maker, pid, periods, text)
 

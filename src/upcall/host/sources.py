@@ -345,6 +345,8 @@ class Sources:
 
     def _begin_watch(self, source: Source) -> None:
         try:
+            if not 0 < source.pid < 1 << 31:
+                raise ProcessLookupError
             pidfd = os.pidfd_open(source.pid)
             if linux.start_ticks(source.pid) != source.base:
                 os.close(pidfd)
@@ -391,7 +393,7 @@ class Sources:
         if not table.begin_firing(self.seg, source.id):
             return True
         status = self.handle.vcore_sender().post_vcore(
-            EventType.SYSCALL, source.name.encode(), source.base, True, const.CALL_DIED, source.pid, source.id,
+            EventType.SYSCALL, source.name.encode(), source.base, True, const.CALL_DIED, source.pid & 0xFFFFFFFF, source.id,
             source.value,
         )  # fmt: skip
         sent = status not in (const.FULL, const.BUSY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,8 @@ from ..kern import const
 from . import check
 
 if TYPE_CHECKING:
+    import datetime
+
     from ..host.handle import Handle
     from ..queue import Queue
     from .doors import Host
@@ -26,7 +27,7 @@ def when(after: Any, every: Any, at: Any) -> tuple[int, int, int, bool]:
     period = 0 if every is None else check.seconds("every", every, 0.001)
     if at is None:
         return (period if after is None else check.seconds("after", after, 0)), period, 0, True
-    if isinstance(at, datetime.datetime):
+    if hasattr(at, "timestamp"):  # a datetime, whose module is not imported for this
         at = at.timestamp()
     return check.seconds("at", at, 0), period, const.ALARM_WALL, False
 
