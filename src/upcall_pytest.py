@@ -21,6 +21,7 @@ costs nothing, and nothing of upcall is imported before a test module does it, o
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -179,7 +180,7 @@ def _judged(config: pytest.Config, options: Options, result: Result) -> str:
     if result.story is not None:
         if options.broken is not None and options.broken in result.story.broken:
             return ""
-        said = "\n".join(result.story.lines(width=_width(config)))
+        said = "\n".join(result.story.lines(width=_width()))
         if options.broken is not None:
             said += f"\n\nit was to break with {options.broken!r}"
         return said + _written(config, result.story)
@@ -205,10 +206,9 @@ def _written(config: pytest.Config, story: Story) -> str:
     return f"\n\nas a page: {page}"
 
 
-def _width(config: pytest.Config) -> int:
+def _width() -> int:
     """How wide a story may be."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    return min(reporter._tw.fullwidth, 140) if reporter is not None else 100
+    return min(shutil.get_terminal_size().columns, 140)
 
 
 __all__ = ["Checker", "Options", "upcall_check"]

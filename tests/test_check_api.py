@@ -187,6 +187,15 @@ def test_one_scenario_of_a_file(tmp_path: Path) -> None:
     assert "first" not in done.stderr
 
 
+def test_a_name_that_is_registered_already_is_found_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    try:
+        assert runner.load(str(tmp_path / "two.py")) == ["first", "second"]
+        assert runner.load(str(tmp_path / "two.py")) == ["first", "second"]
+    finally:
+        del SCENARIOS["first"], SCENARIOS["second"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upcall.check.exhibits import EXHIBITS, SHOWINGS, showings
-from upcall.check.exhibits.seed import event, proc
+from upcall.check.exhibits.seed import event, proc, user
 from upcall.check.exhibits.seed.words import head, insert_head, packed, remove, unpacked
 from upcall.check.explore import Explorer
 from upcall.check.plan import Plan, Scenario
@@ -36,7 +36,7 @@ def explored(name: str, model: str, preemptions: int | None = None) -> Verdict:
 @pytest.mark.parametrize(("name", "model"), KNOWN)
 def test_it_comes_out_as_known(name: str, model: str) -> None:
     showing = SHOWINGS[name]
-    bound = 1 if model == "ra" and model not in showing.broken else None  # complete they take a minute
+    bound = 1 if model != "sc" and model not in showing.broken else None  # complete they take a minute
     verdict = explored(name, model, bound)
     broken = verdict.violation.what if verdict.violation is not None else None
     assert showing.unexpected(model, broken, verdict.complete or bound is not None) == "", broken
@@ -100,6 +100,13 @@ def test_without_the_yielders_second_look_at_pending_it_breaks(monkeypatch: pyte
 
     monkeypatch.setattr(proc.Kernel, "proc_yield", leaves)
     violation = explored("seed_spam_against_yield", "sc").violation
+    assert violation is not None
+    assert "lost" in violation.what
+
+
+def test_without_a_look_at_the_mail_of_one_that_gave_its_core_away_it_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user.Vcore, "steal", lambda self, v: None)
+    violation = explored("seed_change_to_a_preempted_vcore", "sc").violation
     assert violation is not None
     assert "lost" in violation.what
 

@@ -121,7 +121,7 @@ def test_what_is_not_explored_completely_fails(pytester: pytest.Pytester) -> Non
         "    def adds():\n        for word in words:\n            word.add(1)\n            word.add(1)\n\n"
         "    for i in range(5):\n        s.actor(adds, name=str(i))\n"
     )
-    pytester.makeini("[pytest]\nupcall_models = sc\nupcall_seconds = 0.1\n")
+    pytester.makeini("[pytest]\nupcall_models = sc\nupcall_seconds = 0\n")
     done = run(pytester, text)
     done.assert_outcomes(failed=1)
     done.stdout.fnmatch_lines(["large, sc: stopped after 0 s, nothing found so far*"])

@@ -180,6 +180,24 @@ class Kernel:
         self.spin_unlock()
         self.s.interrupt(RUNNABLE)
 
+    def change_vcore(self, v: int, to: int) -> bool:
+        """A vcore gives its core to another one, which lost its own in vcore context; it looks preempted itself from then
+        on. False: that one runs again."""
+        p = self.p
+        self.spin_lock()
+        if p.vcpd[to].mapped.load():
+            self.spin_unlock()
+            return False
+        p.vcpd[v].flags.set_bits(VC_PREEMPTED)
+        remove(p.online, v)
+        p.vcpd[v].mapped.store(0)
+        insert_head(p.inactive, v)
+        self.add_vcores(-1)
+        remove(p.inactive, to)
+        self.startcore(to)
+        self.spin_unlock()
+        return True
+
     def destroy(self) -> None:
         """The process dies."""
         self.spin_lock()

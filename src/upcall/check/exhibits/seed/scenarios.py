@@ -24,7 +24,7 @@ from .words import (
     SPAM_PUBLIC,
     WAITING,
     Proc,
-)  # fmt: skip
+)
 
 USUAL = IPI | INDIR | FALLBACK
 SPAM = IPI | SPAM_PUBLIC
@@ -52,13 +52,13 @@ def sender(
 
 
 def vcore(p: Proc, v: int, starts: str, *, user: bool = False, bits: str = BITS_FIRST, mortal: bool = False) -> int:
-    """An actor: a vcore. It starts "offline", "awake" (in vcore context), in "user" code, or as one that "stands" in user
-    code, which is to lose its core there. Its number."""
+    """An actor: a vcore. It starts "offline", "awake" (in vcore context), in "user" code, or as one that is to lose its
+    core: "stands" in user code, "halts" in vcore context. Its number."""
     vc, s = Vcore(p, v, bits), p.s
     vc.me.notif_disabled.store(0 if starts in ("user", "stands") else 1)
 
     def lives() -> None:
-        if starts in ("offline", "stands"):
+        if starts in ("offline", "stands", "halts"):
             s.rest(STARTS + v)
             s.note("started", v)
         elif starts == "user":
@@ -83,8 +83,9 @@ def preempts(p: Proc, number: int, v: int, queue: int) -> None:
     p.s.actor(Kernel(p, number + 1).schedules, name="scheduler", mortal=False)
 
 
-def single(p: Proc, v: int, *, user: bool = False, changes: bool = False) -> None:
-    """An actor: a single-core process's vcore 0. `changes`: it becomes a many-core process, with vcore 1."""
+def single(p: Proc, *, asleep: bool = False, user: bool = False, changes: bool = False) -> None:
+    """An actor: a single-core process's vcore 0, awake unless told otherwise. `changes`: it becomes a many-core process,
+    with vcore 1."""
     vc, s = Vcore(p, 0), p.s
     vc.me.notif_disabled.store(1)
 
@@ -93,11 +94,9 @@ def single(p: Proc, v: int, *, user: bool = False, changes: bool = False) -> Non
             vc.handle_events()
             vc.change_to_m(1)
             vc.lives(user=user)
-        elif v < 0:
+        elif asleep:
             s.rest(STARTS)
-            vc.lives_single(user=user)
-        else:
-            vc.lives_single(user=user)
+        vc.lives_single(user=user)
 
     s.actor(lives, name="vcore 0", mortal=False)
 
@@ -192,13 +191,44 @@ def seed_mail_of_a_preempted_vcore(s: Scenario) -> None:
     preempted_one_is_known(p, 1)
 
 
+@shown("seed", bounds={"ra": 1})
+def seed_change_to_a_preempted_vcore(s: Scenario) -> None:
+    """A vcore loses its core in vcore context. Whoever is told gives it its own core, and looks preempted itself then: mail
+    that comes to it meanwhile is looked at by the other one (EV_CHECK_MSGS)."""
+    p = laid_out(s, vcores=2, online=(0, 1))
+    p.queue(SPAM, own=False)
+    p.queue(SPAM | MUST_RUN, own=False)
+    vcore(p, 0, "user", user=True)
+    vcore(p, 1, "halts", user=True)
+    preempts(p, 2, 1, queue=1)
+    sender(p, 1, 0, 1)
+    nothing_lost(p)
+    preempted_one_is_known(p, 1)
+
+
+@shown("seed", bounds={"sc": 3, "tso": 1, "ra": 1})
+def seed_preempted_while_it_yields(s: Scenario) -> None:
+    """The same with a vcore that is on its way to yield: its flag is off already, and it is the online list's head while the
+    walk posts to it. It yields in the end, on the other one's core, or finds that it may not."""
+    p = laid_out(s, vcores=2, online=(1, 0))
+    p.vcpd[1].flags.store(0)
+    p.queue(SPAM, own=False, vcore=1)
+    p.queue(SPAM | MUST_RUN, own=False)
+    vcore(p, 0, "user", user=True)
+    vcore(p, 1, "halts")
+    preempts(p, 2, 1, queue=1)
+    sender(p, 1, 0, 1)
+    nothing_lost(p)
+    preempted_one_is_known(p, 1)
+
+
 @shown("seed")
 def seed_single_core_sleep(s: Scenario) -> None:
     """A single-core process goes to sleep: it says WAITING, then looks; a sender posts, then looks at the state."""
     p = laid_out(s, state=RUNNING_S, mcp=False)
     p.vcpd[0].mapped.store(1)
     p.queue(IPI)
-    single(p, 0)
+    single(p)
     sender(p, 1, 0, 1, 2)
     nothing_lost(p)
 
@@ -210,7 +240,7 @@ def seed_single_core_bits(s: Scenario) -> None:
     and whoever wakes the process makes it look."""
     p = laid_out(s, state=WAITING, mcp=False)
     p.queue(IPI | NOMSG)
-    single(p, -1, user=True)
+    single(p, asleep=True, user=True)
     sender(p, 1, 0, 1)
     sender(p, 2, 0, 2)
     nothing_lost(p)
@@ -314,7 +344,7 @@ def seed_becomes_a_many_core_process(s: Scenario) -> None:
     p = laid_out(s, vcores=2, inactive=(1,), state=RUNNING_S, mcp=False)
     p.vcpd[0].mapped.store(1)
     p.queue(USUAL)
-    single(p, 0, changes=True)
+    single(p, changes=True)
     vcore(p, 1, "offline", user=True)
     sender(p, 1, 0, 1)
     nothing_lost(p)

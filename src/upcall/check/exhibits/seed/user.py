@@ -5,9 +5,23 @@ from __future__ import annotations
 
 from .event import Sender
 from .proc import STARTS
-from .words import EV_EVENT, EV_VCORE_PREEMPT, VC_CAN_RCV_MSG, VC_K_LOCK, VC_PREEMPTED, Mailbox, Proc, get_ucq_msg
+from .words import (
+    EV_CHECK_MSGS,
+    EV_EVENT,
+    EV_VCORE_PREEMPT,
+    VC_CAN_RCV_MSG,
+    VC_K_LOCK,
+    VC_PREEMPTED,
+    Mailbox,
+    Proc,
+    get_ucq_msg,
+)
 
 BITS_FIRST, BITS_AFTER = "clear check_bits before the scan", "clear check_bits after the scan"
+
+
+class Restarted(Exception):
+    """A vcore that gave its core away has one again: it starts anew, and what it was about is over."""
 
 
 class Vcore(Sender):
@@ -64,11 +78,14 @@ class Vcore(Sender):
             self.handle_mbox(queue.mbox)
         elif msg & ~255 == EV_VCORE_PREEMPT:
             self.handle_vc_preempt(msg & 255)
+        elif msg & ~255 == EV_CHECK_MSGS:
+            self.steal(msg & 255)
         else:
             self.s.note("got", msg)
 
     def handle_vc_preempt(self, v: int) -> None:
-        """News that a vcore in user code lost its core: its uthread is taken, its mailbox handled."""
+        """News that a vcore lost its core. If it was in user code, its uthread is taken, and its mailbox handled; in vcore
+        context it must run on itself: it gets this core, and looks into the mailbox of the one that gave it."""
         if v == self.v:
             return  # news about itself
         vcpd = self.p.vcpd[v]
@@ -76,6 +93,21 @@ class Vcore(Sender):
             flags = vcpd.flags.load()
             if not flags & VC_K_LOCK:
                 break
+        if not flags & VC_PREEMPTED:
+            return
+        if not vcpd.notif_disabled.load():
+            self.steal(v)
+        elif self.change_vcore(self.v, v):
+            # The mailbox of one that gives its core away must not be forgotten: the other one is told before it starts.
+            self.post_vc_msg(v, vcpd.public, EV_CHECK_MSGS | self.v, 0)
+            self.s.interrupt(STARTS + v)
+            self.s.rest(STARTS + self.v)
+            raise Restarted
+
+    def steal(self, v: int) -> None:
+        """Does what a preempted vcore would: nobody may rely on it from then on."""
+        vcpd = self.p.vcpd[v]
+        flags = vcpd.flags.load()
         while flags & VC_PREEMPTED:
             if vcpd.flags.cas(flags, flags & ~VC_CAN_RCV_MSG):
                 self.s.mb()  # nobody relies on it any more, before the look at its mail: pairs with `try_spam_vcore`
@@ -107,13 +139,20 @@ class Vcore(Sender):
     def lives(self, *, user: bool = False) -> None:
         """Handles what there is; then yields and sleeps, or (`user`) runs user code, which only a notification ends."""
         while True:
-            self.handle_events()
-            if not user:
-                if self.vcore_yield():
-                    self.s.rest(STARTS + self.v)
-            elif self.leave_vcore_context():
-                self.s.rest(self.v)
-                self.me.notif_disabled.store(1)
+            try:
+                self.works(user)
+            except Restarted:
+                pass
+
+    def works(self, user: bool) -> None:
+        """One round of its life."""
+        self.handle_events()
+        if not user:
+            if self.vcore_yield():
+                self.s.rest(STARTS + self.v)
+        elif self.leave_vcore_context():
+            self.s.rest(self.v)
+            self.me.notif_disabled.store(1)
 
     def lives_single(self, *, user: bool = False) -> None:
         """As `lives`, while the process is a single-core one."""

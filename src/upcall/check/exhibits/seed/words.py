@@ -15,7 +15,7 @@ IPI, NOMSG, INDIR, FALLBACK, SPAM_PUBLIC, VCORE_PRIVATE, MUST_RUN, NOTHROTTLE, R
 )
 SPAM_FLAGS = IPI | MUST_RUN
 
-EV_EVENT, EV_VCORE_PREEMPT = 1 << 8, 2 << 8
+EV_EVENT, EV_VCORE_PREEMPT, EV_CHECK_MSGS = 1 << 8, 2 << 8, 3 << 8
 """Kinds of messages, the queue or vcore in the low byte; what is below is the program's own."""
 
 
