@@ -85,9 +85,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """`Executor`, imported at its first use: `concurrent.futures` and what goes with it take their time."""
+    """`Executor` and `aio`, imported at their first use: `concurrent.futures` and asyncio take their time."""
     if name == "Executor":
         from .executor import Executor
 
         return Executor
+    if name == "aio":
+        import importlib
+
+        return importlib.import_module(".aio", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

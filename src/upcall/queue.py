@@ -62,6 +62,13 @@ class Queue:
         sent: int = self._bind().send_many(type, payloads)
         return sent
 
+    async def asend(self, type: str | EventType, payload: Buffer = b"", **options: int | None) -> None:
+        """As `send`, in an event loop (asyncio, or trio through anyio): where `send` would wait for room, it awaits it.
+        Cancelled meanwhile, it has sent nothing."""
+        from .aio import send_when_room
+
+        await send_when_room(self, type, payload, **options)
+
     def _bind(self) -> Any:
         sender = self._source.handle().sender(self._source.handle().queue_number(self.name))
         # From now on the instance has the compiled methods themselves; they find out about other threads by themselves.

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import (
@@ -165,7 +166,16 @@ class Handle:
 
     def may_block(self) -> bool:
         """Whether a send may wait for room here; a worker says no in vcore context."""
-        return True
+        return getattr(self._local, "may_block", True)
+
+    @contextlib.contextmanager
+    def not_blocking(self) -> Iterator[None]:
+        """Sends of this thread do not wait for room meanwhile."""
+        self._local.may_block = False
+        try:
+            yield
+        finally:
+            self._local.may_block = True
 
     def check_vcore(self, vcore: object) -> int:
         """A vcore id as an int. VCoreIdError if the process cannot have it."""

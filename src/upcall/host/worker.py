@@ -146,7 +146,7 @@ class WorkerHandle(Handle):
     def may_block(self) -> bool:
         """Not in vcore context: this vcore may be the one that has to make the room."""
         dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
-        return dispatcher is None or not dispatcher.in_vcore_context
+        return super().may_block() and (dispatcher is None or not dispatcher.in_vcore_context)
 
     def leave(self) -> None:
         """The vcore that the calling thread hosts ends after what is in hand."""
