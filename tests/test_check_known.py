@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from test_check_command import check
+from upcall.check import runner
 from upcall.check.classics import KNOWN, Known
 from upcall.check.classics.known import MODELS
 from upcall.check.explore import Explorer
-from upcall.check.plan import Plan
+from upcall.check.plan import Plan, Scenario
+from upcall.check.scenarios import CASES
 from upcall.check.story import tell
 from upcall.check.verdict import Verdict
+from upcall.errors import UpcallError
 
 
 def explored(known: Known, model: str) -> Verdict:
@@ -64,3 +67,60 @@ def test_an_older_value_is_told_as_one() -> None:
     plan.close()
     assert re.search(r"data is 0\n *\(does not see writer's data = 1\)", said)
     assert "seen: flag=1 data=0" in said
+
+
+def test_random_runs_find_what_needs_few_orderings_and_can_be_told_again() -> None:
+    result = runner.run(runner.Job("sb", "tso", runs=500, depth=2))
+    assert result.story is not None
+    assert "seen: one=0 two=0" in result.story.broken
+    again = runner.run(runner.Job("sb", "tso", runs=500, depth=2))
+    assert again.verdict.moves == result.verdict.moves
+
+
+def test_random_runs_that_find_nothing_say_what_they_are() -> None:
+    result = runner.run(runner.Job("sb_mb", "tso", runs=100, seed=7, depth=2))
+    assert result.ok
+    assert not result.verdict.complete
+    assert re.match(
+        r"100 random runs \(seed 7\), no proof: .* 2 ordering\(s\) .* at least 1 in \d+$", result.verdict.why
+    )
+
+
+@pytest.mark.parametrize("fate", ["deaths", "stops"])
+def test_random_runs_have_deaths_and_stops(fate: str) -> None:
+    result = runner.run(runner.Job("ticket_lock_of_the_dead", runs=300, **{fate: 1}))
+    assert result.verdict.violation is not None
+    assert "waits for ever" in result.verdict.violation.what
+
+
+def test_a_bound_is_reached_by_way_of_the_lower_ones() -> None:
+    """So that when time runs out it is known what was explored to its end; and the fewest switches are found first."""
+    whole = runner.run(runner.Job("iriw", preemptions=1))
+    assert whole.verdict.why == "every run with at most 1 preemption(s)"
+    lost = runner.run(runner.Job("treiber_stack_without_tags", preemptions=5))
+    assert lost.switches == 1
+    assert lost.verdict.violation is not None
+
+
+def test_what_is_not_deterministic_is_found_by_running_a_sample_again() -> None:
+    calls = [0]
+
+    def drifts(s: Scenario) -> None:
+        word = s.word("word")
+        calls[0] += 1
+        first = calls[0] == 1
+
+        def body() -> None:
+            word.add(1 if first else 2)
+
+        s.actor(body, name="drifter")
+
+    with pytest.raises(UpcallError, match="actor 'drifter' is not deterministic"):
+        runner.explore(runner.Job("drifts"), drifts)
+
+
+def test_all_is_every_model_two_deaths_and_what_is_known() -> None:
+    jobs = runner.all_jobs(1.0)
+    assert {job.model for job in jobs} == set(MODELS)
+    assert {job.scenario for job in jobs} == set(CASES) | set(KNOWN)
+    assert all(job.deaths == 2 for job in jobs if job.scenario in CASES and CASES[job.scenario].deaths)

@@ -9,9 +9,13 @@ Accesses to words that only one actor touches, or that nobody changes, are no mo
 they happen. Which words these are is found by exploring: a word that turns out to be shared is noted, and the pass begins
 anew; the last pass, which found none, is the one that counts.
 
+`wander` does not explore: it makes random runs by priorities (PCT), which find what needs few orderings in scenarios that
+are too large.
+
 Compiled for speed; it is no protocol code, and has no interpreted life.
 """
 
+import random
 import time
 
 import cython
@@ -51,6 +55,105 @@ class Explorer(Model):
         verdict.nodes = [len(program.nodes) for program in self.programs]
         verdict.ran = sum([program.ran for program in self.programs])
         return verdict
+
+    def wander(self, runs, seed, depth):
+        """So many random runs. In each, whoever has the highest priority goes on; at `depth` - 1 random moments it falls to
+        the lowest. A fault that shows whenever `depth` moves come in a certain order is found by a run of k moves of n
+        actors with a probability of at least 1 / (n k^(depth - 1))."""
+        verdict = Verdict(self.plan.name, self.model, self.deaths, self.stops)
+        chance = random.Random(seed)
+        start = time.monotonic()
+        cpu = time.process_time()
+        longest: object = 1
+        made: object = 0
+        cut: object = 0
+        self.accesses = 0
+        self.ends = 0
+        self.made = 0
+        while made < runs and time.monotonic() - start < self.limits.seconds:
+            before = chance.getstate()
+            try:
+                self.start()
+                ended = self.one_walk(chance, longest, depth)
+            except (Broken, AssertionError) as broken:
+                if not self.stale:
+                    verdict.violation = Violation(str(broken) or "assertion failed", self.taken())
+                    break
+                ended = True
+            longest = max(longest, int(self.depth))
+            if self.stale:
+                chance.setstate(before)  # a word turned out to be shared: the same run again, from its start
+                continue
+            made += 1
+            cut += not ended
+        verdict.states, verdict.moves, verdict.accesses, verdict.ends = 0, self.made, self.accesses, self.ends
+        verdict.seconds = time.monotonic() - start
+        verdict.cpu = time.process_time() - cpu
+        verdict.nodes = [len(program.nodes) for program in self.programs]
+        verdict.ran = sum([program.ran for program in self.programs])
+        lanes = 2 * self.n if self.tso else self.n  # a buffer goes on by itself, like an actor
+        bound = float(lanes) * float(longest) ** (depth - 1)
+        verdict.why = (
+            f"{made} random runs (seed {seed}), no proof: each finds a fault of {depth} ordering(s) with a chance of at "
+            f"least 1 in {bound:.0f}"
+            + (", if its loads read the newest" if self.ra else "")
+            + (f"; {cut} run(s) ended after {WALK_MAX} moves" if cut else "")
+        )
+        return verdict
+
+    def one_walk(self, chance, longest, depth):
+        """One random run. False if it was ended because it was too long."""
+        self.depth = 0
+        order = list(range(32))
+        chance.shuffle(order)
+        ranks: dict = {lane: rank + depth for lane, rank in zip(order, range(32))}
+        falls: set = {chance.randrange(longest + 1) for _ in range(depth - 1)}
+        ends: dict = {
+            chance.randrange(longest + 1): kind for kind in [DIE] * int(self.deaths) + [STOP] * int(self.stops)
+        }
+        lowest: object = depth
+        alone: object = 0
+        last: object = -1
+        while self.depth < WALK_MAX:
+            if self.plan.alls:
+                self.plan.always(self.state)
+            self.nmoves = 0
+            self.undone = 0
+            self.views.kept_used = 0
+            count: uint64_t = self.list_moves()
+            if count == 0:
+                self.ends += 1
+                self.plan.at_end(self.state)
+                return True
+            listed = [int(self.moves[k]) for k in range(count)]
+            fate = ends.get(int(self.depth))
+            fatal = [move for move in listed if move >> 8 & 255 == fate]
+            lanes = {move & 255 | (move >> 8 & 255) << 4 for move in listed if move >> 8 & 255 <= FLUSH}
+            if fatal:
+                what = chance.choice(fatal)
+            elif not lanes:
+                self.ends += 1
+                self.plan.at_end(self.state)
+                return True
+            else:
+                lane = max(lanes, key=ranks.__getitem__)
+                alone = alone + 1 if lane == last else 0
+                last = lane
+                if int(self.depth) in falls or alone > PATIENCE:
+                    # Down it goes; so does who waits for others in a loop.
+                    lowest -= 1
+                    ranks[lane] = lowest
+                    lane = max(lanes, key=ranks.__getitem__)
+                what = chance.choice([move for move in listed if move & 255 | (move >> 8 & 255) << 4 == lane])
+            if self.depth == self.room_levels:
+                self.room_levels *= 2
+                self.levels = cython.cast(cython.pointer(uint64_t), realloc(self.levels, self.room_levels * 40))
+                self.done = cython.cast(cython.pointer(uint64_t), realloc(self.done, self.room_levels * 8))
+            self.done[self.depth] = what
+            self.depth += 1
+            self.made += 1
+            self.move(what)
+        return False
 
     def one_pass(self, verdict):
         """Goes into every state once, depth first."""

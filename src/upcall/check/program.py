@@ -101,13 +101,13 @@ class Program:
         self.ran += 1
         return self._arrived(g, g.switch(value), node, value)
 
-    def _again(self, node: Node) -> greenlet.greenlet:
+    def _again(self, node: Node, *, afresh: bool = False) -> greenlet.greenlet:
         """A greenlet at `node`, run along the answers that led there: from the last place where one was kept, or from the
-        start."""
+        start (`afresh`: in any case)."""
         path = [node]
-        while path[-1].parent is not None and not path[-1].live:
+        while path[-1].parent is not None and (afresh or not path[-1].live):
             path.append(path[-1].parent)
-        kept = path[-1].live
+        kept = path[-1].live if not afresh else None
         g, request = (kept.pop(), path[-1].request) if kept else self._first()
         for at in reversed(path):
             if at is not path[-1]:
@@ -120,6 +120,12 @@ class Program:
                     f"set or of addresses, nothing kept between runs; actors share nothing but words"
                 )
         return g
+
+    def recheck(self, most: int = 20) -> None:
+        """Runs the code to a sample of the places again, from the start: NotDeterministic if it asks anything else."""
+        places = [node for node in self.nodes if node.request is not None]
+        for node in places[:: max(1, len(places) // most)]:
+            self._end(self._again(node, afresh=True))
 
     def _arrived(self, g: greenlet.greenlet, said: Any, parent: Node | None, value: Any) -> Node:
         if g.dead:

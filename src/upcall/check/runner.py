@@ -6,10 +6,11 @@ import importlib.util
 import json
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ MINIMISE_S = 20.0
 @dataclass(frozen=True)
 class Job:
     """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits. `breaks`: it
-    is known to break a promise, or not to (None: it must not)."""
+    is known to break a promise, or not to (None: it must not). `runs`: so many random ones instead, from a seed, for
+    faults of so many orderings."""
 
     scenario: str
     model: str = "sc"
@@ -39,6 +41,9 @@ class Job:
     seconds: float = 60.0
     file: str | None = None
     breaks: bool | None = None
+    runs: int = 0
+    seed: int = 0
+    depth: int = 3
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,15 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """What was to be found was found: a violation where one is known, else none."""
-        return self.verdict.ok != bool(self.job.breaks)
+        """What was to be found was found: a violation where one is known, else none. Random runs may miss it."""
+        return self.verdict.ok != bool(self.job.breaks) or bool(self.verdict.ok and self.job.runs)
 
     @property
     def said(self) -> str:
         """The verdict in a few words."""
         if self.verdict.ok:
             covered = "complete" if self.verdict.complete else self.verdict.why
-            return f"NOT BROKEN, {covered}" if self.job.breaks else covered
+            return f"NOT BROKEN, {covered}" if self.job.breaks and not self.job.runs else covered
         return "broken, as it must be" if self.job.breaks else "BROKEN"
 
 
@@ -149,10 +154,10 @@ def explore(job: Job, lay_out: Callable[[Scenario], object], told: Callable[[Ver
     actors, an actor that does not do the same each time, a list that actors share and change."""
     plan = Plan(job.scenario, lay_out)
     try:
-        explorer = _explorer(plan, job, job.preemptions, job.seconds)
-        explorer.tell = told
         try:
-            verdict = explorer.run()
+            explorer, verdict = _explored(plan, job, told)
+            for program in plan.programs:
+                program.recheck()
         except NotDeterministic:
             _check_shared(plan)
             raise
@@ -170,6 +175,46 @@ def explore(job: Job, lay_out: Callable[[Scenario], object], told: Callable[[Ver
         return Result(job, verdict, tell(found, moves), tuple(moves), switches, shared)
     finally:
         plan.close()
+
+
+def _explored(plan: Plan, job: Job, told: Callable[[Verdict], object] | None) -> tuple[Explorer, Verdict]:
+    """An exploration and its verdict. With a bound on switches, every lower one first: what is learnt of the actors serves
+    the next, and when time runs out it is known which one was explored to its end."""
+    if job.runs:
+        explorer = _explorer(plan, job, None, job.seconds)
+        return explorer, explorer.wander(job.runs, job.seed, job.depth)
+    if job.preemptions is None:
+        explorer = _explorer(plan, job, None, job.seconds)
+        explorer.tell = told
+        return explorer, explorer.run()
+    start, shared, covered = time.monotonic(), list[int](), -1
+    for bound in range(job.preemptions + 1):
+        left = max(1.0, job.seconds - (time.monotonic() - start))
+        explorer = _explorer(plan, job, bound, left)
+        explorer.tell = told
+        explorer.share(shared)
+        verdict = explorer.run()
+        shared = explorer.shared_words()
+        if verdict.violation is not None:
+            break
+        if verdict.why.startswith("stopped"):
+            if covered >= 0:
+                verdict.why = f"every run with at most {covered} preemption(s); {verdict.why} at the next"
+            break
+        covered = bound
+    verdict.seconds = time.monotonic() - start
+    return explorer, verdict
+
+
+def all_jobs(seconds: float) -> list[Job]:
+    """Everything: each of upcall's own scenarios under every model, with two deaths where it has any, and all programs
+    whose verdicts are known."""
+    from . import classics, scenarios
+
+    models = classics.MODELS
+    own = [replace(job, deaths=2) if job.deaths else job for job in scenarios.jobs(models, seconds)]
+    known = classics.known_jobs(models, seconds)
+    return own + known["litmus"] + known["classics"]
 
 
 def _explorer(plan: Plan, job: Job, preemptions: int | None, seconds: float) -> Explorer:

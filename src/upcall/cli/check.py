@@ -27,8 +27,12 @@ DEFAULT = ("sc", "tso")
 @click.option("--model", type=click.Choice(MODELS), multiple=True, help="Memory models (default: sc and tso).")
 @click.option("--deaths", type=click.IntRange(0, 4), help="How many actors may be killed, before any access.")
 @click.option("--stops", type=click.IntRange(0, 4), help="How many may stop for ever, before any access.")
+@click.option("--all", "everything", is_flag=True, help="Every model, two deaths; programs with known verdicts, too.")
+@click.option("--random", "runs", type=click.IntRange(1), default=None, help="So many random runs in place of all.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random runs.")
+@click.option("--depth", type=click.IntRange(1, 10), default=3, show_default=True, help="Orderings that a fault needs.")
 @click.option("--preemptions", type=click.IntRange(0), help="Only runs with at most so many switches.")
-@click.option("--seconds", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Limit per exploration.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Limit per exploration (default: 60; 20 with --all).")
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
 )
@@ -45,8 +49,8 @@ DEFAULT = ("sc", "tso")
 @json_option
 def check(
     scenarios: tuple[str, ...], model: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
-    seconds: float, jobs: int, exhibit: str | None, only_list: bool, save: Path | None, replay: Path | None,
-    page: Path | None, all_steps: bool, as_json: bool,
+    everything: bool, runs: int | None, seed: int, depth: int, seconds: float | None, jobs: int, exhibit: str | None,
+    only_list: bool, save: Path | None, replay: Path | None, page: Path | None, all_steps: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
     all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
@@ -55,6 +59,9 @@ def check(
     A promise that can be broken is shown as a story, one row for each step, with as few switches as it needs. A verdict is
     "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken; of an exhibit, where
     some scenarios are known to break, if anything is not as known.
+
+    --random does not explore: it makes runs by random priorities, in which a fault that needs few orderings is likely to
+    show, however large the scenario; its verdict says how likely.
 
     \b
     Models:
@@ -67,6 +74,8 @@ def check(
       upcall check
       upcall check --list
       upcall check litmus classics
+      upcall check --all
+      upcall check two_send --random 10000 --depth 4
       upcall check my_lock.py --model tso --html story.html
       upcall check my_lock.py --deaths 1 --save found/
       upcall check --replay found/my_lock-tso.json
@@ -87,6 +96,7 @@ def check(
         if page is not None:
             page.write_text(story.page())
         return
+    seconds = seconds if seconds is not None else 20.0 if everything else 60.0
     if exhibit is not None:
         from .exhibit import show_exhibit
 
@@ -95,7 +105,12 @@ def check(
     if only_list:
         _list(scenarios)
         return
-    todo = _jobs(scenarios, model, deaths, stops, preemptions, seconds)
+    if everything:
+        todo = [job for job in runner.all_jobs(seconds) if not scenarios or job.scenario in scenarios]
+    else:
+        todo = _jobs(scenarios, model, deaths, stops, preemptions, seconds)
+    if runs is not None:
+        todo = [dataclasses.replace(job, runs=runs, seed=seed, depth=depth) for job in todo]
     results = run_jobs(todo, jobs)
     _report(results, as_json, all_steps)
     keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
