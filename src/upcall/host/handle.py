@@ -89,6 +89,14 @@ class Handle:
             self._local.thread = found
         return found
 
+    def give_back_name(self) -> None:
+        """Gives the calling thread's own name back."""
+        mine: _Thread | None = self._local.__dict__.pop("thread", None)
+        if mine is not None:
+            for sender in mine.senders.values():
+                sender.retire()
+            mine.senders.clear()  # they lead back to this handle, and so to the thread
+
     def adopt(self, seg: Seg) -> None:
         """Lets the calling thread send under a name that it has already: a vcore's."""
         self._local.thread = _Thread(self.segment, seg)

@@ -74,6 +74,8 @@ class SignalThread:
         except BaseException:
             log.error("%s: signals are not sent any more\n%s", self.handle.name, traceback.format_exc().rstrip())
         finally:
+            # Before the worker ends: a thread that its end meets in the middle of this would keep the lock of the slots.
+            self.handle.give_back_name()
             self.over.release()
 
     def end(self) -> None:

@@ -17,7 +17,6 @@ import logging
 import os
 import select
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -47,12 +46,6 @@ class _Quiet(Handle):
 
     def may_block(self) -> bool:
         return False
-
-    def leave(self) -> None:
-        """Gives this thread's name back."""
-        thread = self.thread()
-        self._local = threading.local()
-        thread.senders.clear()  # they lead back to this handle
 
 
 class Sources:
@@ -469,7 +462,7 @@ class Sources:
         self.close_in_child()
         self.ready.clear()
         self.late.clear()
-        self.handle.leave()
+        self.handle.give_back_name()
 
     def close_in_child(self) -> None:
         """Closes all descriptors; in a forked worker, where a copy would keep a connection up."""
