@@ -60,25 +60,35 @@ UP_WIDTH(16)
 UP_WIDTH(32)
 UP_WIDTH(64)
 
-/* Read-modify-writes are sequentially consistent: each is also a full fence for the words around it. */
+/* Read-modify-writes are also full fences for the words around them. On x86 each is one by itself. Elsewhere sequential
+ * consistency orders it among its like, and not the relaxed accesses before and after it: two fences do. */
+#if defined(__x86_64__) || defined(__i386__)
+#define UP_FULL() ((void)0)
+#else
+#define UP_FULL() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
+
+#define UP_CHANGE(word, bits, operation)                                                                             \
+    static inline uint64_t up_##word##bits(mem_t m, uint64_t o, uint64_t v)                                          \
+    { UP_STEP(#word #bits, o);                                                                                       \
+      UP_FULL();                                                                                                     \
+      uint64_t was = operation(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST);                    \
+      UP_FULL();                                                                                                     \
+      return was; }
+
 #define UP_RMW(bits)                                                                                                 \
     static inline int up_cas##bits(mem_t m, uint64_t o, uint64_t old, uint64_t val)                                  \
     { uint##bits##_t want = (uint##bits##_t)old;                                                                     \
       UP_STEP("cas" #bits, o);                                                                                       \
-      return __atomic_compare_exchange_n(UP_AT(uint##bits##_t, m, o), &want, (uint##bits##_t)val, 0,                 \
-                                         __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); }                                      \
-    static inline uint64_t up_xchg##bits(mem_t m, uint64_t o, uint64_t v)                                            \
-    { UP_STEP("xchg" #bits, o);                                                                                      \
-      return __atomic_exchange_n(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                \
-    static inline uint64_t up_faa##bits(mem_t m, uint64_t o, uint64_t v)                                             \
-    { UP_STEP("faa" #bits, o);                                                                                       \
-      return __atomic_fetch_add(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                 \
-    static inline uint64_t up_for##bits(mem_t m, uint64_t o, uint64_t v)                                             \
-    { UP_STEP("for" #bits, o);                                                                                       \
-      return __atomic_fetch_or(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }                  \
-    static inline uint64_t up_fand##bits(mem_t m, uint64_t o, uint64_t v)                                            \
-    { UP_STEP("fand" #bits, o);                                                                                      \
-      return __atomic_fetch_and(UP_AT(uint##bits##_t, m, o), (uint##bits##_t)v, __ATOMIC_SEQ_CST); }
+      UP_FULL();                                                                                                     \
+      int swapped = __atomic_compare_exchange_n(UP_AT(uint##bits##_t, m, o), &want, (uint##bits##_t)val, 0,          \
+                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                                 \
+      UP_FULL();                                                                                                     \
+      return swapped; }                                                                                              \
+    UP_CHANGE(xchg, bits, __atomic_exchange_n)                                                                       \
+    UP_CHANGE(faa, bits, __atomic_fetch_add)                                                                         \
+    UP_CHANGE(for, bits, __atomic_fetch_or)                                                                          \
+    UP_CHANGE(fand, bits, __atomic_fetch_and)
 
 UP_RMW(32)
 UP_RMW(64)
