@@ -26,7 +26,17 @@ from upcall.bench.sample import MESSAGE, ROWS, Sample, System, batch_of
 
 TINY = 0.001
 SYSTEMS = {system.name: system for system in systems()}
-ALWAYS = ("pipe", "eventfd", "semaphore", "mp.Pipe", "mp.SimpleQueue", "mp.Queue", "signal")
+ALWAYS = (
+    "pipe",
+    "eventfd",
+    "semaphore",
+    "mp.Pipe",
+    "mp.SimpleQueue",
+    "mp.Queue",
+    "signal",
+    "ProcessPoolExecutor",
+    "mp.Pool",
+)
 OWN_ROWS = {"idle-cpu", "worker-memory"}
 """Rows that say what upcall itself costs: no peer does a comparable job."""
 CASES = [(name, row) for name, system in SYSTEMS.items() for row in system.rows()]

@@ -34,6 +34,15 @@ BARS: Final[Sequence[Bar]] = (
     Bar("roundtrip-polling", 1.0, 0.6),
     Bar("roundtrip-parked", 1.2, 1.1, "C futex"),
     Bar("interrupt", 1.3, 1.1, "signal"),
+    *(
+        Bar(row, bar, bar, times)
+        for row in ("tasks-1", "tasks-2")
+        for times, bar in (("ProcessPoolExecutor", 10), ("mp.Pool", 3), ("loky", 12))
+    ),
+    Bar("task-polling", 12, 12),
+    Bar("task-parked", 1.3, 1.0, "pipe"),
+    Bar("task-array", 1 / 3, 1 / 6, "ProcessPoolExecutor"),
+    Bar("map-million", 10, 10, "ProcessPoolExecutor"),
     Bar("idle-cpu", 0, 0),
     Bar("worker-memory", 10, 5),
 )
@@ -103,6 +112,8 @@ def _against_peers(row: dict[str, Sample]) -> list[Verdict]:
         if name != NAME and name not in MESSAGELESS and (better := ratio(own, sample)) is not None
     }
     found = []
+    if own.row == "task-parked":
+        behind.pop("pipe", None)  # no executor: what it has a bar for
     if "pipe" in behind and own.row in ("roundtrip-parked", "wake-parked"):
         found.append(_beside(own.row, "pipe", behind.pop("pipe"), PARKED_PIPE_SLACK))
     if behind:

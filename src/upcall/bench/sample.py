@@ -49,6 +49,12 @@ ROWS: Final[Mapping[str, Row]] = {
         Row("roundtrip-parked", "us", "there and back, both sides asleep until woken"),
         Row("wake-parked", "us", "from the sender's call to the first line of the handler of a receiver that slept"),
         Row("interrupt", "us", "from the sender's call to the first line of a handler, into a pure Python loop"),
+        Row("tasks-1", "tasks/s", "no-op tasks of an executor with one worker, up to 1,000 outstanding", True),
+        Row("tasks-2", "tasks/s", "the same with two workers", True),
+        Row("task-polling", "us", "submit one no-op task and get its result, again and again"),
+        Row("task-parked", "us", "the same, with a pause before each: everybody sleeps"),
+        Row("task-array", "us", "an array of 8 MiB in, its sum out"),
+        Row("map-million", "items/s", "map over 1,000,000 integers, one task each, two workers", True),
         Row("idle-cpu", "ticks", "CPU time of a process that waits, over 10 s, all its workers together"),
         Row("worker-memory", "MB", "memory of a worker's own, beyond a bare forked Python's"),
     )

@@ -80,6 +80,8 @@ class Executor(concurrent.futures.Executor):
         self._begin = None if initializer is None else (initializer, tuple(initargs))
         self._options = (parse_size(memory), max_retries if on_death == "retry" else 0, max_tasks_per_child or 0)
         self._cloudpickle = bool(cloudpickle)
+        self._env: dict[str, str] = {}
+        """What workers add to their environment before anything else: `upcall.joblib` limits threads so."""
         self._pool: Pool | None = None
         self._submit: Callable[[Any, Any, Any], Future] | None = None
         self._lock = threading.Lock()
@@ -118,10 +120,12 @@ class Executor(concurrent.futures.Executor):
                 import cloudpickle
 
                 begin = cloudpickle.dumps(begin)
+                # What is defined in the main module goes by value.
+                main = {name: value for name, value in main.items() if not name.startswith("init_main_")}
             else:
                 begin = pickle.dumps(begin)
         name = f"executor-{os.getpid()}-{next(_numbers)}-{secrets.token_hex(3)}"
-        return Config(name, self._max_workers, memory, retries, tasks, self._cloudpickle, begin, main)
+        return Config(name, self._max_workers, memory, retries, tasks, self._cloudpickle, begin, main, self._env)
 
     def _check(self) -> None:
         if self._pool is not None:
@@ -184,14 +188,21 @@ class Executor(concurrent.futures.Executor):
         if wait:
             _wait_for(pool)
 
+    def _end(self) -> None:
+        """Ends everything at once: what runs fails with WorkerDied."""
+        self._maps.clear()
+        if self._pool is not None and self._pid == os.getpid():
+            self._pool.kill()
+        self.shutdown(wait=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
         """Waits for all tasks; on Ctrl-C it ends them."""
-        if kind is not None and issubclass(kind, KeyboardInterrupt) and self._pool and self._pid == os.getpid():
-            self._maps.clear()
-            self._pool.kill()
-        self.shutdown(wait=True)
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._end()
+        else:
+            self.shutdown(wait=True)
         return False
 
     def __repr__(self) -> str:

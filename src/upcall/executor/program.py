@@ -24,7 +24,8 @@ PREEMPT_AFTER_MS = 10
 @dataclass(frozen=True)
 class Config:
     """What an executor's supervisor and workers are told. `begin`: an initializer and its arguments, as they are for workers
-    that are forked from the program, pickled for those that are not; `main` how those find the program's main module."""
+    that are forked from the program, pickled for those that are not; `main` how those find the program's main module,
+    `environment` what workers add to theirs before."""
 
     name: str
     workers: int
@@ -34,6 +35,7 @@ class Config:
     cloudpickle: bool
     begin: Any
     main: dict[str, Any] | None
+    environment: dict[str, str]
 
     @property
     def answers(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import traceback
@@ -45,6 +46,7 @@ class Worker:
         the initializer. What they raise is the task's, and this worker ends: the next one tries again."""
         try:
             begin = self.config.begin
+            os.environ.update(self.config.environment)
             if self.config.main is not None:
                 _import_main(self.config.main)
                 begin = pickle.loads(begin)

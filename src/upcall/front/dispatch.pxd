@@ -8,7 +8,7 @@ from ..machine.door cimport faa32, forked, ld16, ld32, ld64, now_ns, prefetchw, 
 from ..kern.const cimport (
     FAST_STREAK, LONG_NS, NO_VCORE, OK, ON_DEATH_DEAD_LETTER, ON_DEATH_REDELIVER, PI_STOP, PI_WANT_ROOM, SLOT_SIZE, SL_QUEUE,
     SL_TYPE, VCPD_BATCHES, VCPD_DEAD_LETTERS, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED, VCPD_PARKS, VCPD_REDELIVERED, VCPD_REPORTED,
-    VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY, VC_OFFLINE
+    VCPD_SYSCALLS, VCPD_UNHANDLED, VCPD_WAKEUPS, VC_AWAY, VC_OFFLINE, WATCH_MAX
 )
 from ..kern.layout cimport Msg, Seg, map_at, vcpd_at
 from ..kern.proc cimport is_running, startcore, vc_next, vc_state
@@ -27,6 +27,11 @@ cdef extern from "Python.h":
     bint PyCoro_CheckExact(object o)
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     Py_ssize_t Py_REFCNT(object o)
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
+
+cdef bint spin_in_turns(Seg s, uint64_t vcoreid, Watches watches, uint64_t n, uint64_t deadline) noexcept nogil
 
 @cython.final
 cdef class Hand:

@@ -11,6 +11,8 @@ in a `Hand`, until the task has ended, or is cancelled and the message put back.
 
 import cython
 
+TURN_NS = cython.declare(uint64_t, 1000)
+
 KEEP = object()
 """What a handler returns whose event somebody else will say `done_with` of."""
 ROUND_NS = cython.declare(uint64_t, 2000000)
@@ -18,6 +20,19 @@ ROUND_NS = cython.declare(uint64_t, 2000000)
 
 class Hand:
     """What a task has in hand: `event`, which is an event, a batch, or a bit."""
+
+
+def spin_in_turns(s, vcoreid, watches, n, deadline):
+    """`spin`, with a turn now and then for whoever else wants this CPU: it may be the one that is looked for, woken on the
+    waker's own CPU because the others were busy."""
+    turn: uint64_t = now_ns()
+    while n <= WATCH_MAX and turn < deadline:
+        turn += TURN_NS
+        if spin(s, vcoreid, watches, n, turn if turn < deadline else deadline):
+            return True
+        sched_yield()
+        turn = now_ns()
+    return False
 
 
 class Dispatcher(VCore):
@@ -398,7 +413,7 @@ class Dispatcher(VCore):
             found: cython.bint = False
             deadline: uint64_t = now_ns() + self.spin_ns
             with cython.nogil:
-                found = spin(s, self.vcoreid, self.watches, n, deadline)
+                found = spin_in_turns(s, self.vcoreid, self.watches, n, deadline)
             if found:
                 return True
         if not vcore_yield(self):

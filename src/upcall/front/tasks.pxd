@@ -8,9 +8,9 @@ from ..kern.const cimport (
 from ..kern.layout cimport Seg, map_at
 from ..kern.proc cimport is_running, now_running, startcore, vc_next, vc_state
 from ..parlib.mbox cimport Cursor, put_done
-from ..parlib.spin cimport spin, watch
+from ..parlib.spin cimport watch
 from ..parlib.vcore cimport vcore_entry, vcore_yield, work
-from .dispatch cimport Dispatcher
+from .dispatch cimport Dispatcher, spin_in_turns
 from .event cimport Budget, Event, fill_event
 from .parts cimport Parcel, PartsSender, contents, pack, unpack
 

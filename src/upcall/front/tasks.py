@@ -27,8 +27,8 @@ ANSWER_DEATH = DEATH
 KNOWN_MAX = 1024
 LEAST_PATIENCE = cython.declare(int64_t, 5000)
 MOST_PATIENCE = cython.declare(int64_t, 150000)
-"""For how long a thread that waits for a result looks by itself, in ns: within these bounds twice as long after each look
-that was worth it, half as long after each that was not."""
+"""For how long a thread that waits for a result looks by itself, in ns: the most, if the last wait was shorter than that;
+after each that was longer half as long, but never less than the least."""
 
 
 LARGE = (bytes, bytearray, memoryview)
@@ -150,12 +150,12 @@ class TaskState:
     def wait_for(self, timeout):
         """Until it is done. TimeoutError, CancelledError."""
         inbox = self.inbox
+        start: int64_t = now_ns()
         if inbox is not None:
             inbox.owner.check_not_forked()
             if inbox.attendant == PyThread_get_thread_ident():
                 inbox.owner.attend_for(self, timeout)  # in a callback: nobody else would take the answer
                 timeout = 0
-            start: int64_t = now_ns()
             if timeout is None:
                 if inbox.lead_for(self, MOST_PATIENCE):
                     return
@@ -166,6 +166,10 @@ class TaskState:
         with self._condition:
             if self._state is PENDING or self._state is RUNNING:
                 self._condition.wait(timeout)
+                if inbox is not None and inbox.patience != 0:
+                    # Would looking on have been worth it?
+                    took: int64_t = now_ns() - start
+                    inbox.patience = MOST_PATIENCE if took < MOST_PATIENCE else max(inbox.patience // 2, LEAST_PATIENCE)
             if self._state == CANCELLED or self._state == CANCELLED_AND_NOTIFIED:
                 raise CancelledError
             if self._state != FINISHED:
@@ -401,16 +405,14 @@ class Inbox(Dispatcher):
                 while work(self):
                     pass
                 if f._state is not PENDING and f._state is not RUNNING:
-                    self.patience = min(2 * self.patience, MOST_PATIENCE)
                     return f._state is FINISHED
                 n: uint64_t = watch(self, self.watches)
                 if n == NO_VCORE:
                     continue
                 found: cython.bint = False
                 with cython.nogil:
-                    found = spin(s, 0, self.watches, n, deadline)
+                    found = spin_in_turns(s, 0, self.watches, n, deadline)
                 if not found:
-                    self.patience = max(self.patience // 2, LEAST_PATIENCE)
                     return False
         finally:
             self.leave()

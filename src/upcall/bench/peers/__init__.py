@@ -7,10 +7,10 @@ and `roundtrips` are the rows that follow from it, `job` what they share: a new 
 from __future__ import annotations
 
 from ..sample import System
-from . import faster_fifo, iceoryx, machine, posix, signals, stdlib, zeromq
+from . import executors, faster_fifo, iceoryx, machine, posix, signals, stdlib, zeromq
 
 
 def systems() -> list[System]:
     """Every peer, the machine's limits first; those that are not installed included: ask each one's `available()`."""
-    families = (machine, posix, stdlib, signals, zeromq, iceoryx, faster_fifo)
+    families = (machine, posix, stdlib, signals, zeromq, iceoryx, faster_fifo, executors)
     return [system for family in families for system in family.systems()]

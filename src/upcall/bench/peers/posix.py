@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ..sample import BATCH, MESSAGE, PAYLOAD, System
 from .events import events
+from .executors import pipe_trip
 from .job import Peer
 from .link import Handler, ReceiveEnd, SendEnd
 from .roundtrips import round_trip
@@ -195,6 +196,7 @@ def _pipe() -> Peer:
             ),
             "roundtrip-polling": round_trip("roundtrip-polling", name, PipeLink, "FIONREAD, then read", polling=True),
             "roundtrip-parked": round_trip("roundtrip-parked", name, PipeLink),
+            "task-parked": pipe_trip(name),
             "wake-parked": wake(name, PipeLink),
         },
     )
