@@ -235,11 +235,21 @@ def test_shutdown_finishes_or_cancels(tmp_path: Path) -> None:
     wait_until_gone()
 
 
+def test_an_executor_ends_when_the_last_answer_is_taken_by_who_waits_for_it() -> None:
+    for _ in range(10):
+        executor = Executor(1)
+        future = executor.submit(add, 1)
+        executor.shutdown(wait=False)
+        assert future.result() == 2
+        wait_until_gone()
+
+
 def wait_until_gone() -> None:
     """`shutdown(wait=False)` ends by itself."""
     for thread in threading.enumerate():
         if thread.name.startswith("executor-"):
             thread.join(30)
+            assert not thread.is_alive()
 
 
 def test_many_threads_and_an_event_loop(executor: Executor) -> None:
@@ -633,3 +643,28 @@ def test_a_parent_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     while list(folder.glob("executor-*")) and time.monotonic() < end:
         time.sleep(0.01)
     assert not list(folder.glob("executor-*"))
+
+
+def test_an_executor_whose_workers_cannot_be_had_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Executor(1) as executor:
+        assert executor.submit(add, 1).result() == 2
+        pool = executor._pool
+        assert pool is not None
+
+        def no_more(*_: object) -> NoReturn:
+            raise upcall.SegmentError("no room for another one")
+
+        monkeypatch.setattr("upcall.executor.pool.start_child", no_more)
+        waits = executor.submit(nap, 60)
+        while not waits.running():
+            time.sleep(0.002)
+        os.kill(pool.background.pid, signal.SIGKILL)
+        with pytest.raises(upcall.SegmentError, match="another one"):
+            waits.result(30)
+        with pytest.raises(RuntimeError, match="another one"):
+            executor.submit(add, 1)
+
+
+def test_a_map_of_what_is_no_iterable(executor: Executor) -> None:
+    with pytest.raises(TypeError):
+        executor.map(add, 3)  # type: ignore[arg-type]

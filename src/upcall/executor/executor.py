@@ -25,7 +25,8 @@ from .program import Config
 T = TypeVar("T")
 ON_DEATH = ("fail", "retry")
 _numbers = itertools.count(1)
-_pools: set[Pool] = set()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+"""Those that run: their threads keep them."""
 _exiting = threading.Event()
 
 
@@ -129,9 +130,7 @@ class Executor(concurrent.futures.Executor):
 
     def _check(self) -> None:
         if self._pool is not None:
-            self._pool.check_not_forked()
-            if self._pool.broken is not None:
-                raise RuntimeError(f"the executor cannot go on: {self._pool.broken}")
+            self._pool.check()
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _exiting.is_set():
@@ -238,7 +237,6 @@ def _wait_for(pool: Pool) -> None:
         pool.kill()
         pool.thread.join()
         raise
-    _pools.discard(pool)
 
 
 def _let_go(pool: Pool) -> None:

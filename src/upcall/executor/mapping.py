@@ -19,6 +19,8 @@ def run_chunk(fn: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]
 class Mapped(Iterator[Any]):
     """The iterator that `Executor.map` returns."""
 
+    _begun, _over = False, True  # until it is made
+
     def __init__(
         self,
         submit: Callable[..., Any],

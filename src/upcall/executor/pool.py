@@ -22,8 +22,9 @@ from ..host.background import start_child
 from ..host.handle import Handle
 from ..host.owner import open_for_owner
 from ..host.segment import open_segment
-from ..host.settle import has_ended
+from ..host.settle import has_ended, open_host, wait_for_end
 from ..host.worker import Report, WorkerHandle
+from ..inspect.clean import clean
 from ..kern import const
 from ..kern.proc import host_vcore, unhost_vcore
 from ..parlib import vcore as parlib
@@ -104,6 +105,12 @@ class Pool:
             raise ForkedHandle(
                 f"this executor belongs to process {self.pid}, this is its forked child {os.getpid()}: make one here"
             )
+
+    def check(self) -> None:
+        """Raises if no task can be made: in a forked child, or when the workers are gone for good."""
+        self.check_not_forked()
+        if self.broken is not None:
+            raise RuntimeError(f"the executor cannot go on: {self.broken}")
 
     def outgoing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments with buffers that are to be sent beside the pickle."""
@@ -238,12 +245,12 @@ class Pool:
 
     def close(self) -> None:
         """No more tasks will come."""
-        self.closing = True
+        self.closing = self.inbox.closing = True
         self.inbox.wake()
 
     def kill(self) -> None:
         """Ends what runs, too: the futures that are not done fail."""
-        self.closing = self.killing = True
+        self.closing = self.inbox.closing = self.killing = True
         with contextlib.suppress(ProcessLookupError, OSError):
             signal.pidfd_send_signal(self.background.pidfd, signal.SIGINT)
 
@@ -252,12 +259,17 @@ class Pool:
         self.watch.join()
         os.close(self.ended)
         with self.guard:
-            if self.background.pidfd >= 0:
-                with contextlib.suppress(NoSuchProcess):
-                    self._stop()
+            attended = self.background.pidfd >= 0
+            if attended:
+                self._stop()
+            else:
+                self._kill_workers()
             self.sender = None
             self.inbox.out.retire()
             self.remote.close()
+            if not attended:
+                with contextlib.suppress(NoSuchProcess):
+                    clean(discard=True, only=[self.config.name])
             unhost_vcore(self.seg, 0)
             self._remove()
 
@@ -268,6 +280,17 @@ class Pool:
                 signal.pidfd_send_signal(background.pidfd, signal.SIGTERM)
         os.waitpid(background.pid, 0)
         os.close(background.pidfd)
+
+    def _kill_workers(self) -> None:
+        """Workers whose supervisor has died, and could not be replaced."""
+        segment = self.remote.segment
+        for v in range(segment.geometry.max_vcores):
+            host = open_host(segment, self.inbox.out.s, v)
+            if host is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(host.pidfd, signal.SIGKILL)
+                wait_for_end(host.pidfd)
+                os.close(host.pidfd)
 
     def _remove(self) -> None:
         files.remove(self.segment)

@@ -47,7 +47,7 @@ cdef class TaskState:
 
 cdef class Inbox(Dispatcher):
     cdef readonly PartsSender out
-    cdef readonly object owner, make
+    cdef readonly object owner, make, broken
     cdef readonly dict futures
     cdef readonly object overflow, slow
     cdef readonly uint64_t in_flight, window, limit
@@ -57,6 +57,7 @@ cdef class Inbox(Dispatcher):
     cdef dict known
     cdef Budget budget
     cdef bint leading
+    cdef public bint closing
     cdef uint64_t attendant
     cdef public int64_t patience
     cdef bytes name_of(self, object fn)

@@ -194,8 +194,8 @@ class Inbox(Dispatcher):
     """The parent's side: makes tasks, sends them, takes answers.
 
     `owner` the executor's inner part: `died(future)`, `remote_error(value)` and `unreadable(future, error)` make exceptions,
-    `too_large(size)` and `no_room(status)` too; `check_not_forked()`. `make` makes a future. `out` sends to the workers'
-    queue.
+    `too_large(size)` and `no_room(status)` too; `check()` and `check_not_forked()` raise if tasks, or results, cannot be had
+    here. `make` makes a future. `out` sends to the workers' queue.
     """
 
     def __init__(self, s, names, report, owner, make, out: PartsSender, task_type: int, window: int, dumps, by_name):
@@ -232,8 +232,8 @@ class Inbox(Dispatcher):
 
     def submit(self, fn, args, kwargs):
         """A task, on its way or waiting to be: its future."""
-        if forked(self.s.world):
-            self.owner.check_not_forked()
+        if forked(self.s.world) or self.broken is not None:
+            self.owner.check()
         f: TaskState = self.make()
         f.inbox = self
         f.call = (fn, args, kwargs)
@@ -302,6 +302,8 @@ class Inbox(Dispatcher):
             self.futures.pop(f.id, None)
             self.in_flight -= 1
             self.feed()
+        if self.closing:
+            self.wake()
         return True
 
     def last(self) -> int:
@@ -309,7 +311,8 @@ class Inbox(Dispatcher):
         return self.last_id
 
     def give_up(self, error) -> None:
-        """Every task that is not done fails with this: no workers are left for them."""
+        """Every task that is not done fails with this: no workers are left for them. No more can be made."""
+        self.broken = error
         left = [*self.futures.values(), *self.overflow]
         self.futures.clear()
         self.overflow.clear()
@@ -388,8 +391,8 @@ class Inbox(Dispatcher):
             w: uint64_t = lda64(s.mem, at)
             cas64(s.mem, at, w, vc_next(w, vc_state(w), w >> 32))
             futex_wake(s.mem, at, 1)
-        elif self.slow:
-            startcore(s, 0)
+        elif (self.slow or self.closing) and self.attendant != PyThread_get_thread_ident():
+            startcore(s, 0)  # its own thread has something to do: to tell somebody, or to see that all is done
         return 0
 
     def lead_for(self, f, most_ns):

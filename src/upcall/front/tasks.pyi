@@ -29,6 +29,7 @@ class Inbox(Dispatcher):
     overflow: deque[Any]
     slow: deque[Any]
     patience: int
+    closing: bool
     def __init__(
         self,
         s: Seg,
