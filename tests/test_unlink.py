@@ -302,6 +302,36 @@ def test_claims_that_the_dead_left_are_settled_when_they_get_many(bench: Bench) 
     assert claimed <= 40 - const.SKIP_ASK
 
 
+@pytest.mark.parametrize("stopped", [const.SKIP_ASK - 1, const.SKIP_ASK, 2 * const.SKIP_ASK])
+def test_a_consumer_does_not_ask_again_and_again_who_of_the_stopped_lives(
+    lives: Any, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    """Each question is a system call: the next come with twice as many slots to ask about."""
+    life = lives("interpreted")
+    bench = Bench(life, geometry=(4, 4, 64, 100, SLOTS, 64, 8))
+    asked: list[int] = []
+    alive = life.kern.pages.alive
+
+    def ask(world: Any, name: int) -> Any:
+        asked.append(name)
+        return alive(world, name)
+
+    monkeypatch.setattr(life.kern.pages, "alive", ask)
+    seg, slow, other = bench.actor(), bench.actor(), bench.actor()
+    cur = bench.mbox.Cursor(MBOX)
+    for _ in range(stopped):
+        assert bench.ucq.claim_slot(bench.actor(), MBOX)
+    put(bench, seg, 1)
+    assert get(bench, other, cur) == [1]
+    for i in range(50):
+        where = bench.ucq.claim_slot(slow, MBOX)
+        put(bench, seg, i)
+        assert get(bench, other, cur) == [i]
+        ready(bench, slow, where, 100 + i)
+        assert get(bench, other, cur) == [100 + i]
+    assert len(asked) <= 2 * stopped + 2
+
+
 # ---- every death, every meeting --------------------------------------------------------------------------------------
 
 

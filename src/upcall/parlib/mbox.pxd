@@ -13,7 +13,7 @@ from ..machine.door cimport cas64, faa32, faa64, futex_wake, ld16, ld32, ld64, l
 
 @cython.final
 cdef class Cursor:
-    cdef readonly uint64_t mbox, page, gen, i, rescan, limited, nskipped, watch_at, watch_word, started, unlinked, walked
+    cdef readonly uint64_t mbox, page, gen, i, rescan, limited, nskipped, asks, watch_at, watch_word, started, unlinked, walked
     cdef public uint64_t taken
     cdef uint64_t skipped[MAX_SLOTS]
 
@@ -25,8 +25,8 @@ cpdef bint turn_page(Seg s, Cursor cur) noexcept nogil
 cpdef uint64_t take_this(Seg s, Cursor cur, uint64_t where, uint64_t w) noexcept nogil
 @cython.locals(kept=uint64_t, k=uint64_t, got=uint64_t, where=uint64_t, w=uint64_t)
 cpdef uint64_t take_skipped(Seg s, Cursor cur) noexcept nogil
-@cython.locals(k=uint64_t, at=uint64_t, w=uint64_t)
-cpdef void reap_skipped(Seg s, Cursor cur) noexcept nogil
+@cython.locals(found=uint64_t, k=uint64_t, at=uint64_t, w=uint64_t)
+cpdef uint64_t reap_skipped(Seg s, Cursor cur) noexcept nogil
 cpdef bint skip(Seg s, Cursor cur) noexcept nogil
 @cython.locals(at=uint64_t)
 cpdef bint chain_changed(Seg s, Cursor cur) noexcept nogil

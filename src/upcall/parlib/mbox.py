@@ -67,8 +67,8 @@ if not cython.compiled:
 
 class Cursor:
     """One consumer's position in one mailbox. `watch_at` and `watch_word`: the word that changes when there is news.
-    `started`, `unlinked`: the head, and how many pages behind it had been given back, at the last restart; `walked`: pages
-    since then, or since the last message or empty slot."""
+    `asks`: so many passed over, and it asks who of their senders lives. At the last restart `started` was the head, and
+    `unlinked` pages had been given back behind it; `walked`: pages since then, or since the last message or empty slot."""
 
     def __init__(self, mbox):
         self.mbox = mbox
@@ -78,6 +78,7 @@ class Cursor:
         self.rescan = 0
         self.limited = 0
         self.nskipped = 0
+        self.asks = SKIP_ASK
         self.taken = 0
         self.watch_at = 0
         self.watch_word = 0
@@ -171,22 +172,25 @@ def take_skipped(s: Seg, cur: Cursor) -> int:
     return got
 
 
-def reap_skipped(s: Seg, cur: Cursor) -> None:
-    """Makes claims of dead senders DONE: nothing was sent. Asks the kernel, so only before going idle."""
+def reap_skipped(s: Seg, cur: Cursor) -> int:
+    """Makes claims of dead senders DONE: nothing was sent. How many. Asks the kernel: before going idle, or with many."""
+    found = 0
     k = 0
     while k < cur.nskipped:
         at = slot_at(s, cur.skipped[k])
         w = lda64(s.mem, at + SL_WORD)
         if (w & 15) == CLAIMED and ((w >> 8) & GEN_MASK) == (cur.skipped[k] >> 32) and name_is_dead(s, w >> 32):
             cas64(s.mem, at + SL_WORD, w, word(DONE, (w >> 8) & GEN_MASK, 0))
+            found = found + 1
         k = k + 1
+    return found
 
 
 def skip(s: Seg, cur: Cursor) -> bool:
     """Passes over an unfinished slot. False if there is no more room to remember it, and so none behind it can be taken."""
-    # From SKIP_ASK on at each power of two: so it is asked seldom, however many they are.
-    if cur.nskipped >= SKIP_ASK and (cur.nskipped & (cur.nskipped - 1)) == 0:
-        reap_skipped(s, cur)
+    if cur.nskipped >= cur.asks or cur.nskipped == MAX_SLOTS:
+        # Next with more than twice as many as live: asked seldom, however many they are.
+        cur.asks = SKIP_ASK + 2 * (cur.nskipped - reap_skipped(s, cur))
     if cur.nskipped == MAX_SLOTS:
         return False
     cur.skipped[cur.nskipped] = place(cur.page, cur.i, cur.gen)
@@ -477,8 +481,7 @@ def mbox_end(s: Seg, mbox: int) -> int:
         while i < s.page_slots and lda64(s.mem, page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE) != empty_word(gen):
             i = i + 1
         number = slot_number(s, page, i)
-        # Link, slots and number before the word: unchanged, they belong to this chain (pairs with `claim_page`).
-        rmb()
+        rmb()  # all three before the word: unchanged, they belong to this chain (pairs with `claim_page`)
         if page_generation(s, page) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
             here = lda64(s.mem, at + MB_HEAD)
         elif (after & PAGE_MASK) == 0:
