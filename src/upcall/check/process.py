@@ -4,6 +4,8 @@ code."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +34,29 @@ DIED = 64
 MEMORY, WORLD = Fixed("memory"), Fixed("world")
 
 
-@functools.cache
-def protocol(hub: Hub, name: str = "upcall_checked") -> ModuleType:
+_instead: list[ModuleType] = []
+
+
+def protocol(hub: Hub) -> ModuleType:
     """The protocol's own files, interpreted over the checker's door."""
-    return interp.load(door.make(hub.ask), name, compiled)
+    return _instead[-1] if _instead else _as_it_is(hub)
+
+
+@functools.cache
+def _as_it_is(hub: Hub) -> ModuleType:
+    return interp.load(door.make(hub.ask), "upcall_checked", compiled)
+
+
+@contextmanager
+def changed(hub: Hub, transform: interp.Transform) -> Iterator[None]:
+    """While it lasts, scenarios run on the protocol as `transform` compiles it."""
+    life = interp.load(door.make(hub.ask), "upcall_changed", transform)
+    _instead.append(life)
+    try:
+        yield
+    finally:
+        _instead.remove(life)
+        interp.unload("upcall_changed")
 
 
 class Process:
@@ -170,6 +191,23 @@ class Process:
         for name in names:
             self._watcher(name)
 
+    def recoverer(self, name: str, vcoreid: int, gone: int, *, after: str, mbox: int | None = None) -> None:
+        """An actor that sleeps until another has died, then takes over what a vcore's host had; `mbox`: and this one."""
+        seg, s, parlib, d = self.attach(), self.s, self.parlib, self.life.machine.door
+        number = s.names.index(after)
+        vcpd, box = self.kern.layout.vcpd_at(self.at, vcoreid), self.kern.layout.mbox_at(self.at, mbox or 0)
+
+        def recovers() -> None:
+            # Looked at first, so that they are known to be shared: a death is explored where others can tell.
+            d.ld64(seg.mem, vcpd + const.VCPD_BIT)
+            d.ld64(seg.mem, box + const.MB_BITMAP)
+            s.rest(DIED + number)
+            parlib.recover.recover_vcore(seg, vcoreid, gone)
+            if mbox is not None:
+                parlib.mbox.recover_mbox(seg, mbox)
+
+        s.actor(recovers, name=name, slot=seg.my_slot, mortal=False)
+
     def _watcher(self, name: str) -> None:
         number = self.s.names.index(name)
         seg = self.attach()
@@ -189,22 +227,22 @@ class Process:
         s.actor(watches, name=f"watcher of {name}", mortal=False, slot=seg.my_slot)
 
 
-_recorders: dict[int, type] = {}
-
-
 def _recorder(life: ModuleType) -> type:
-    """A vcore that notes what it is given."""
+    """A vcore that notes what it is given. One class for each load of the protocol."""
+    made: type | None = life.__dict__.get("check_recorder")
+    if made is not None:
+        return made
     base = life.parlib.vcore.VCore
-    if id(base) in _recorders:
-        return _recorders[id(base)]
     mbox, vcore_module, layout = life.parlib.mbox, life.parlib.vcore, life.kern.layout
     d = life.machine.door
 
     class Recorder(base):  # type: ignore[misc,valid-type]
-        """Notes ("got", arg) and ("on", arg, vcore) of messages, ("bit", type) of bits."""
+        """Notes ("got", arg) and ("on", arg, vcore) of messages, ("bit", type) of bits, and what is then in the word
+        `looks_at`."""
 
         note: Any
         polls = False
+        looks_at = 0
 
         def deliver(self, cur: Any, at: int) -> int:
             s = self.s
@@ -212,7 +250,8 @@ def _recorder(life: ModuleType) -> type:
             two = d.ld32(s.mem, at + const.SL_ARG2)
             three = d.ld64(s.mem, at + const.SL_ARG3)
             four = d.ld64(s.mem, at + const.SL_ARG4)
-            assert arg == two == three == four, f"G3: half an event: {arg}, {two}, {three}, {four}"
+            if d.ld16(s.mem, at + const.SL_TYPE) == TYPE:
+                assert arg == two == three == four, f"G3: half an event: {arg}, {two}, {three}, {four}"
             where = cur.taken
             self.note("got", arg)
             self.note("on", arg, self.vcoreid)
@@ -221,6 +260,8 @@ def _recorder(life: ModuleType) -> type:
 
         def deliver_bit(self, cur: Any, ev_type: int) -> int:
             self.note("bit", ev_type)
+            if self.looks_at:
+                self.note("saw", d.ld64(self.s.mem, self.looks_at))
             return 0
 
         def sleep(self) -> int:
@@ -236,5 +277,5 @@ def _recorder(life: ModuleType) -> type:
             return 0
 
     Recorder.__module__ = "upcall_checked_recorder"
-    _recorders[id(base)] = Recorder
+    life.__dict__["check_recorder"] = Recorder
     return Recorder

@@ -135,11 +135,12 @@ def known_jobs(models: Sequence[str], seconds: float) -> dict[str, list[Job]]:
 
 
 def about() -> list[tuple[str, str, str]]:
-    """Of every scenario that upcall brings: its group, its name, and what it is about."""
+    """Of every scenario that upcall brings: its group, its name, and what it is about; of the protocol's own also which
+    promises of the contract it checks, and what of it is explored."""
     from .classics import KNOWN
     from .scenarios import CASES
 
-    own = [("protocol", case.name, case.about) for case in CASES.values()]
+    own = [("protocol", case.name, f"{case.about} ({case.covered})") for case in CASES.values()]
     return own + [(each.group, each.name, each.about) for each in KNOWN.values()]
 
 

@@ -37,6 +37,8 @@ DEFAULT = ("sc", "tso")
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
 )
 @click.option("--exhibit", help="What is known to break in others' algorithms: a name, or 'list'.")
+@click.option("--necessity", is_flag=True, help="Take out each fence, test and order of the protocol: what breaks?")
+@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Write the table of --necessity there.")
 @click.option("--list", "only_list", is_flag=True, help="List the scenarios.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Write violations into this folder.")
 @click.option(
@@ -50,7 +52,8 @@ DEFAULT = ("sc", "tso")
 def check(
     scenarios: tuple[str, ...], model: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
     everything: bool, runs: int | None, seed: int, depth: int, seconds: float | None, jobs: int, exhibit: str | None,
-    only_list: bool, save: Path | None, replay: Path | None, page: Path | None, all_steps: bool, as_json: bool,
+    necessity: bool, write: Path | None, only_list: bool, save: Path | None, replay: Path | None, page: Path | None,
+    all_steps: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
     all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
@@ -58,7 +61,8 @@ def check(
 
     A promise that can be broken is shown as a story, one row for each step, with as few switches as it needs. A verdict is
     "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken; of an exhibit, where
-    some scenarios are known to break, if anything is not as known.
+    some scenarios are known to break, if anything is not as known. With --necessity the arguments are texts in the names of
+    places (file:function: text); exit code 1 if nothing breaks without one of them, and nothing says why it stays.
 
     --random does not explore: it makes runs by random priorities, in which a fault that needs few orderings is likely to
     show, however large the scenario; its verdict says how likely.
@@ -81,6 +85,8 @@ def check(
       upcall check --replay found/my_lock-tso.json
       upcall check --exhibit list
       upcall check --exhibit seed seed_round_robin_of_none
+      upcall check --necessity
+      upcall check --necessity kern/ucq.py handle_bits
     """
     try:
         from ..check import runner
@@ -102,6 +108,11 @@ def check(
 
         as_known = show_exhibit(exhibit, scenarios, model, seconds, jobs, save, page, all_steps, as_json)
         sys.exit(0 if as_known else 1)
+    if necessity:
+        from .necessity import show_necessity
+
+        explained = show_necessity(scenarios, model or MODELS, seconds, jobs, write, as_json)
+        sys.exit(0 if explained else 1)
     if only_list:
         _list(scenarios)
         return

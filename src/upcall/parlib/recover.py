@@ -56,7 +56,7 @@ if not cython.compiled:
     from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_state
     from ..kern.ucq import empty_word
-    from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, st64, str32, u64
+    from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
     from .mbox import has_bits, recover_mbox, waiting_in
 
 
@@ -233,5 +233,8 @@ def mail_waits(s: Seg, mbox: int) -> bool:
                 return True
             i = i + 1
         here = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
+        if page_generation(s, page) != gen:
+            return True
         pages = pages + 1
     return False

@@ -5,12 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..runner import Job
-from . import dying, leaving, locks, pages, polling, preempting, sending, unlinking
+from . import (
+    dying,
+    hosts,
+    lagging,
+    leaving,
+    letters,
+    locks,
+    pages,
+    pairs,
+    polling,
+    preempting,
+    sending,
+    taking,
+    unlinking,
+)
 from .cases import CASES, Case
 
 __all__ = [
-    "CASES", "Case", "dying", "jobs", "leaving", "locks", "pages", "polling", "preempting", "sending", "unlinking",
-]  # fmt: skip
+    "CASES",
+    "Case",
+    "dying",
+    "hosts",
+    "jobs",
+    "lagging",
+    "leaving",
+    "letters",
+    "locks",
+    "pages",
+    "pairs",
+    "polling",
+    "preempting",
+    "sending",
+    "taking",
+    "unlinking",
+]
 
 
 def jobs(models: Sequence[str], seconds: float) -> list[Job]:

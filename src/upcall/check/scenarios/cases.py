@@ -36,6 +36,16 @@ class Case:
         """What it is about, in a line."""
         return (self.lay_out.__doc__ or "").partition("\n")[0]
 
+    @property
+    def covered(self) -> str:
+        """What of it is explored."""
+        unwell = [f"{n} {what}" for n, what in ((self.deaths, "death(s)"), (self.stops, "stop(s)")) if n]
+        ways = [
+            f"{model}: {'every run' if self.bound(model) is None else f'at most {self.bound(model)} switches'}"
+            for model in self.models
+        ]
+        return "; ".join([", ".join(self.promises), *unwell, *ways])
+
 
 CASES: dict[str, Case] = {}
 

@@ -122,12 +122,11 @@ def one_core_taken(s: Scenario) -> None:
     at_rest(p)
 
 
-@case("G2", stops=1, preemptions=2)
-def watcher_goes_to_sleep(s: Scenario) -> None:
+def watcher_goes(s: Scenario, *, asleep: bool = True) -> None:
     """A watcher goes to sleep while a core is given: it is told, or sees it. Else a vcore that stops is not found."""
     p = Process(s)
     p.queue()
-    p.vcore(0)
+    p.vcore(0, asleep=asleep)
     p.sender("sender", 1, mortal=False)
     seg = p.attach()
     sleeps, max_vcores = p.parlib.watch.watch_sleeps, p.at.max_vcores
@@ -143,3 +142,6 @@ def watcher_goes_to_sleep(s: Scenario) -> None:
         if not state.ended(state.names.index("watcher")):
             word = state.get(p.kern.layout.map_at(p.at, 0))
             assert word & 15 == const.VC_OFFLINE, "G2: a vcore runs, and its watcher sleeps"
+
+
+variants(watcher_goes, ("G2",), {"to_sleep": {}, "to_sleep_as_a_vcore_does": {"asleep": False}}, stops=1, preemptions=2)

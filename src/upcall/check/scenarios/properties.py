@@ -166,6 +166,18 @@ def in_order(p: Process, *args: int) -> None:
             waits = waits or now == const.READY
 
 
+def state_is_true(p: Process) -> None:
+    """G2: the process says that it waits only if none of its vcores runs."""
+
+    @p.s.at_end
+    def check(state: State) -> None:
+        if state.get(p.at.procinfo + const.PI_STATE) & 0xFF != const.P_WAITING:
+            return
+        for v in p.hosts:
+            word = state.get(p.kern.layout.map_at(p.at, v)) & 15
+            assert word != const.VC_ONLINE, f"G2: the process is WAITING, and vcore {v} runs"
+
+
 def only_by(p: Process, vcoreid: int) -> None:
     """G7: private mail is handled by its vcore or by nobody."""
 
@@ -242,6 +254,16 @@ def usual(p: Process, **options: object) -> None:
     bounded_duplicates(p)
     at_rest(p)
     pages_conserved(p)
+
+
+def delivered(p: Process, flags: int) -> None:
+    """What holds for one message sent with these flags: a spammed one may repeat."""
+    if flags & const.EVENT_SPAM_PUBLIC:
+        nothing_lost(p)
+        at_rest(p)
+        pages_conserved(p)
+    else:
+        usual(p)
 
 
 def settled(p: Process) -> None:
