@@ -115,8 +115,10 @@ def test_what_is_not_deterministic_is_found_by_running_a_sample_again() -> None:
 
         s.actor(body, name="drifter")
 
-    with pytest.raises(UpcallError, match="actor 'drifter' is not deterministic"):
+    with pytest.raises(UpcallError, match="actor 'drifter' is not deterministic") as refused:
         runner.explore(runner.Job("drifts"), drifts)
+    line = drifts.__code__.co_firstlineno + 6
+    assert str(refused.value).count(f"at {__file__}:{line}") == 2  # where it asks the one, and where it asked the other
 
 
 def test_all_is_every_model_two_deaths_and_what_is_known() -> None:

@@ -6,6 +6,7 @@ from .model cimport DIE, FLUSH, STEP, STOP, Model
 from .nodes cimport Visited
 
 cdef enum:
+    LOOK_EVERY = 0x7FF   # so many moves (less one), and limits are looked at
     WALK_MAX = 20000     # so many moves, and a random run is ended
     PATIENCE = 200       # so many moves of one actor in a row, and it waits for another
 

@@ -38,7 +38,7 @@ class Explorer(Model):
 
     def run(self):
         """Explores until everything was seen, a promise is broken, or a limit is reached; the verdict."""
-        verdict = Verdict(self.plan.name, self.model, self.deaths, self.stops)
+        verdict = Verdict(self.plan.name, self.model, self.deaths, self.stops, bound=self.limits.preemptions)
         start = time.monotonic()
         cpu = time.process_time()
         self.end_at = start + self.limits.seconds
@@ -169,7 +169,8 @@ class Explorer(Model):
             self.start()
             self.enter(visited, path)
             while self.depth != 0:
-                if self.next_move(visited, path) and visited.used & 0xFFFF == 0 and self.enough(verdict, visited.used):
+                self.next_move(visited, path)
+                if self.made & LOOK_EVERY == 0 and self.enough(verdict, visited.used):
                     return 0
             if self.stale:
                 raise Shared

@@ -1,5 +1,5 @@
 cdef class Frozen:
-    cdef list parts
+    cdef list parts, made
     cdef dict memo
     cdef bint opaque
     cdef int add(self, object value) except -1

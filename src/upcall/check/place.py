@@ -17,6 +17,7 @@ class Frozen:
     def __cinit__(self):
         self.parts = []
         self.memo = {}
+        self.made = []  # kept alive: another object at the address of one that is gone would be taken for it
 
     def add(self, value):
         """One value. What stands for it begins with its type, and says how much follows."""
@@ -58,6 +59,7 @@ class Frozen:
             return 0
         if kind in ITERATORS:
             reduced = value.__reduce__()[1:]
+            self.made.append(reduced)
             self.parts.append(("iterator", len(reduced)))
             for item in reduced:
                 self.add(item)

@@ -16,8 +16,9 @@ from __future__ import annotations
 import dis
 import itertools
 import os
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -60,6 +61,11 @@ class NotDeterministic(UpcallError):
 def said(request: Any) -> str:
     """A request, for people."""
     return f"{KINDS[request[0]]} {request[1:]!r}" if isinstance(request, tuple) and request else "nothing, and ends"
+
+
+def _at(lines: Sequence[tuple[str, int, str]]) -> str:
+    """Where in the source a request was made, for people: the innermost line, and who called it."""
+    return " at " + ", called at ".join(f"{file}:{line}" for file, line, _ in lines[:2]) if lines else ""
 
 
 HUB = Hub()
@@ -114,18 +120,24 @@ class Program:
                 self.ran += 1
                 request = g.switch(at.value)
             if request != at.request:
+                lines = list(_lines(g)) if not g.dead else []
                 raise NotDeterministic(
-                    f"actor {self.name!r} is not deterministic: run again it asks {said(request)} where it asked "
-                    f"{said(at.request)}. A scenario must do the same each time: no clock, no random numbers, no order of a "
-                    f"set or of addresses, nothing kept between runs; actors share nothing but words"
+                    f"actor {self.name!r} is not deterministic: run again it asks {said(request)}{_at(lines)} where it "
+                    f"asked {said(at.request)}{_at(at.where)}. A scenario must do the same each time: no clock, no random "
+                    f"numbers, no order of a set or of addresses, nothing kept between runs; actors share nothing but words"
                 )
         return g
 
-    def recheck(self, most: int = 20) -> None:
-        """Runs the code to a sample of the places again, from the start: NotDeterministic if it asks anything else."""
+    def recheck(self, seconds: float, most: int = 20) -> None:
+        """Runs the code to a sample of the places again, from the start: NotDeterministic if it asks anything else. The way
+        to a place may be long: no place more once so many seconds are over."""
+        end = time.monotonic() + seconds
         places = [node for node in self.nodes if node.request is not None]
-        for node in places[:: max(1, len(places) // most)]:
+        sample = places[:: max(1, len(places) // most)]
+        for node in reversed(sample):
             self._end(self._again(node, afresh=True))
+            if time.monotonic() >= end:
+                break
 
     def _arrived(self, g: greenlet.greenlet, said: Any, parent: Node | None, value: Any) -> Node:
         if g.dead:

@@ -1,17 +1,16 @@
-"""Running scenarios: one after the other or on all cores, and a violation brought to its fewest switches."""
+"""Running one scenario: as far as its limits let it, and a violation brought to its fewest switches."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,17 @@ from .story import Story, tell
 from .verdict import Limits, Move, Verdict
 
 MINIMISE_S = 20.0
-"""How long to look for the same violation with fewer switches."""
+"""How long at most to look for the same violation with fewer switches; no longer than the exploration's own limit."""
+RECHECK_S = 4.0
+"""How long at most to run a sample of what was explored again; no longer than a tenth of the exploration's limit."""
 
 
 @dataclass(frozen=True)
 class Job:
     """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits. `breaks`: it
     is known to break a promise, or not to (None: it must not). `runs`: so many random ones instead, from a seed, for
-    faults of so many orderings."""
+    faults of so many orderings. `deepen`: if half of its seconds are not enough to see everything, it is explored with
+    at most 0, 1, 2 ... switches in the other half."""
 
     scenario: str
     model: str = "sc"
@@ -44,6 +46,7 @@ class Job:
     runs: int = 0
     seed: int = 0
     depth: int = 3
+    deepen: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ def explore(job: Job, lay_out: Callable[[Scenario], object], told: Callable[[Ver
         try:
             explorer, verdict = _explored(plan, job, told)
             for program in plan.programs:
-                program.recheck()
+                program.recheck(min(RECHECK_S, job.seconds / 10) / len(plan.programs))
         except NotDeterministic:
             _check_shared(plan)
             raise
@@ -166,8 +169,12 @@ def explore(job: Job, lay_out: Callable[[Scenario], object], told: Callable[[Ver
         if verdict.violation is None:
             return Result(job, verdict)
         found, moves, switches = explorer, verdict.violation.moves, None
+        end = time.monotonic() + min(MINIMISE_S, job.seconds)
         for bound in range(8):
-            fewer = _explorer(plan, job, bound, MINIMISE_S)
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            fewer = _explorer(plan, job, bound, left)
             again = fewer.run().violation
             if again is not None:
                 found, moves, switches = fewer, again.moves, bound
@@ -184,14 +191,16 @@ def _explored(plan: Plan, job: Job, told: Callable[[Verdict], object] | None) ->
     if job.runs:
         explorer = _explorer(plan, job, None, job.seconds)
         return explorer, explorer.wander(job.runs, job.seed, job.depth)
-    if job.preemptions is None:
-        explorer = _explorer(plan, job, None, job.seconds)
-        explorer.tell = told
-        return explorer, explorer.run()
     start, shared, covered = time.monotonic(), list[int](), -1
-    for bound in range(job.preemptions + 1):
-        left = max(1.0, job.seconds - (time.monotonic() - start))
-        explorer = _explorer(plan, job, bound, left)
+    if job.preemptions is None:
+        explorer = _explorer(plan, job, None, job.seconds / 2 if job.deepen else job.seconds)
+        explorer.tell = told
+        verdict = explorer.run()
+        if not job.deepen or verdict.complete or verdict.violation is not None:
+            return explorer, verdict
+        shared = explorer.shared_words()
+    for bound in itertools.count() if job.preemptions is None else range(job.preemptions + 1):
+        explorer = _explorer(plan, job, bound, max(0.0, job.seconds - (time.monotonic() - start)))
         explorer.tell = told
         explorer.share(shared)
         verdict = explorer.run()
@@ -199,8 +208,12 @@ def _explored(plan: Plan, job: Job, told: Callable[[Verdict], object] | None) ->
         if verdict.violation is not None:
             break
         if verdict.why.startswith("stopped"):
-            if covered >= 0:
-                verdict.why = f"every run with at most {covered} preemption(s); {verdict.why} at the next"
+            limit = verdict.why if "states" in verdict.why else f"stopped after {job.seconds:.3g} s"
+            verdict.why = (
+                f"every run with at most {covered} preemption(s); {limit} at the next"
+                if covered >= 0
+                else f"{limit}, before every run without a preemption was seen"
+            )
             break
         covered = bound
     verdict.seconds = time.monotonic() - start
@@ -221,23 +234,6 @@ def all_jobs(seconds: float) -> list[Job]:
 def _explorer(plan: Plan, job: Job, preemptions: int | None, seconds: float) -> Explorer:
     limits = Limits(seconds=seconds, preemptions=preemptions)
     return Explorer(plan, job.model, job.deaths, job.stops, limits)
-
-
-def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """All jobs, as they end; on several cores if `workers` says so."""
-    if workers <= 1 or len(jobs) <= 1:
-        yield from map(run, jobs)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        waiting = [pool.submit(run, job) for job in jobs]
-        try:
-            for ended in as_completed(waiting):
-                yield ended.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in active_children():
-                child.kill()  # explorations look at no signal, and take their time
-            raise
 
 
 def save(result: Result, path: Path) -> None:

@@ -33,7 +33,8 @@ class Violation:
 @dataclass
 class Verdict:
     """What an exploration found. `complete`: every state was seen; else `why` says what was left out. `accesses` are those
-    of all moves explored; `ran` those for which code ran, repeated runs included. `cpu`: seconds of one core."""
+    of all moves explored; `ran` those for which code ran, repeated runs included. `cpu`: seconds of one core. `bound`: the
+    bound on switches that it was explored with."""
 
     scenario: str
     model: str
@@ -51,6 +52,7 @@ class Verdict:
     passes: int = 0
     seconds: float = 0.0
     cpu: float = 0.0
+    bound: int | None = None
 
     @property
     def speed(self) -> float:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MODELS = ("sc", "tso", "ra")
 DEFAULT = ("sc", "tso")
+MINUTES, MINUTES_OF_ALL = 4.0, 50.0
+"""What the default set may take, and everything; on two cores most of it is explored to its end in that."""
 
 
 @click.command(short_help="Explore every interleaving, store buffer and death in scenarios.")
@@ -32,7 +34,8 @@ DEFAULT = ("sc", "tso")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random runs.")
 @click.option("--depth", type=click.IntRange(1, 10), default=3, show_default=True, help="Orderings that a fault needs.")
 @click.option("--preemptions", type=click.IntRange(0), help="Only runs with at most so many switches.")
-@click.option("--seconds", type=click.FloatRange(0.1), help="Limit per exploration (default: 60; 20 with --all).")
+@click.option("--seconds", type=click.FloatRange(0.1), help="Limit per exploration (default: 60; 120 with --all).")
+@click.option("--minutes", type=click.FloatRange(0.01), help="For all of them (upcall's own: 4; 50 with --all).")
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
 )
@@ -51,9 +54,9 @@ DEFAULT = ("sc", "tso")
 @json_option
 def check(
     scenarios: tuple[str, ...], model: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
-    everything: bool, runs: int | None, seed: int, depth: int, seconds: float | None, jobs: int, exhibit: str | None,
-    necessity: bool, write: Path | None, only_list: bool, save: Path | None, replay: Path | None, page: Path | None,
-    all_steps: bool, as_json: bool,
+    everything: bool, runs: int | None, seed: int, depth: int, seconds: float | None, minutes: float | None, jobs: int,
+    exhibit: str | None, necessity: bool, write: Path | None, only_list: bool, save: Path | None, replay: Path | None,
+    page: Path | None, all_steps: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run SCENARIOs: small programs of a few actors on shared memory, in every way that they can go. Without arguments:
     all of upcall's own, which run the very source that is compiled. FILE.py: all that it registers with
@@ -63,6 +66,9 @@ def check(
     "complete" if every state was seen; else it says what was not. Exit code 1 if anything is broken; of an exhibit, where
     some scenarios are known to break, if anything is not as known. With --necessity the arguments are texts in the names of
     places (file:function: text); exit code 1 if nothing breaks without one of them, and nothing says why it stays.
+
+    --minutes is shared out: each exploration gets an equal part of what is left when it begins. One that does not see
+    everything in half of its time is explored with 0, 1, 2 ... switches in the other half, and says how far it came.
 
     --random does not explore: it makes runs by random priorities, in which a fault that needs few orderings is likely to
     show, however large the scenario; its verdict says how likely.
@@ -79,6 +85,7 @@ def check(
       upcall check --list
       upcall check litmus classics
       upcall check --all
+      upcall check --minutes 1
       upcall check two_send --random 10000 --depth 4
       upcall check my_lock.py --model tso --html story.html
       upcall check my_lock.py --deaths 1 --save found/
@@ -95,14 +102,9 @@ def check(
             f"the checker needs greenlet and Cython ({error}): pip install 'upcall[check]'"
         ) from None
     if replay is not None:
-        story, changed = runner.replay(replay)
-        for line in changed:
-            click.echo(f"changed since it was saved: {line}", err=True)
-        echo_story(story, all_steps)
-        if page is not None:
-            page.write_text(story.page())
+        _replay(replay, page, all_steps)
         return
-    seconds = seconds if seconds is not None else 20.0 if everything else 60.0
+    seconds = seconds if seconds is not None else 120.0 if everything else 60.0
     if exhibit is not None:
         from .exhibit import show_exhibit
 
@@ -122,11 +124,25 @@ def check(
         todo = _jobs(scenarios, model, deaths, stops, preemptions, seconds)
     if runs is not None:
         todo = [dataclasses.replace(job, runs=runs, seed=seed, depth=depth) for job in todo]
-    results = run_jobs(todo, jobs)
+    if minutes is None and not scenarios:
+        minutes = MINUTES_OF_ALL if everything else MINUTES
+    results = run_jobs([dataclasses.replace(job, deepen=True) for job in todo], jobs, minutes)
     _report(results, as_json, all_steps)
     keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
     if not all(result.ok for result in results):
         sys.exit(1)
+
+
+def _replay(saved: Path, page: Path | None, all_steps: bool) -> None:
+    """A saved violation's story, with what has changed since."""
+    from ..check import runner
+
+    story, changed = runner.replay(saved)
+    for line in changed:
+        click.echo(f"changed since it was saved: {line}", err=True)
+    echo_story(story, all_steps)
+    if page is not None:
+        page.write_text(story.page())
 
 
 def echo_story(story: Story, everything: bool) -> None:
@@ -212,20 +228,18 @@ def _jobs(
     return found
 
 
-def run_jobs(todo: list[Job], jobs: int) -> list[Result]:
-    """Runs all, with a line for each as it ends."""
-    from ..check.runner import run_all
+def run_jobs(todo: list[Job], jobs: int, minutes: float | None = None) -> list[Result]:
+    """Runs all, in so many minutes if given; shows how they stand, with a line for each as it ends."""
+    from ..check.running import run_all
+    from .standing import Display
 
     start = time.monotonic()
     results = []
-    for number, result in enumerate(run_all(todo, jobs), 1):
-        results.append(result)
-        verdict = result.verdict
-        click.echo(
-            f"[{number}/{len(todo)}] {result.job.scenario} ({result.job.model}): {result.said}, {verdict.states} states, "
-            f"{verdict.seconds:.1f} s",
-            err=True,
-        )
+    with Display() as display:
+        seconds = None if minutes is None else 60 * minutes
+        for number, result in enumerate(run_all(todo, jobs, seconds, display.stands if display.live else None), 1):
+            results.append(result)
+            display.ended(number, len(todo), result)
     click.echo(f"{len(results)} exploration(s) in {time.monotonic() - start:.1f} s", err=True)
     order = {(job.scenario, job.model): k for k, job in enumerate(todo)}
     return sorted(results, key=lambda result: order[result.job.scenario, result.job.model])
