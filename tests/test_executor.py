@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import ctypes
+import gc
 import os
 import pickle
 import signal
@@ -22,6 +23,7 @@ import pytest
 
 import upcall
 from upcall.executor import Executor, RemoteTraceback
+from upcall.executor.pool import STARTS_MAX, Pool
 
 NUMBER = 7
 
@@ -186,6 +188,72 @@ def test_a_map_whose_results_nobody_wants_is_done_all_the_same(tmp_path: Path) -
     assert (tmp_path / "dropped").read_text().count("\n") == 2500
     assert (tmp_path / "kept").read_text().count("\n") == 2500
     del kept
+
+
+def test_a_map_that_is_refused_makes_no_tasks_when_it_is_dropped() -> None:
+    executor = Executor(1)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.map(add, [1, 2, 3])
+    gc.collect()  # what a finalizer raises fails the test
+
+
+def test_the_end_of_the_program_does_a_map_whose_results_nobody_wants(tmp_path: Path) -> None:
+    program = run_program(
+        tmp_path,
+        """
+        def note(i):
+            with open("done", "a") as file:
+                print(i, file=file)
+
+        ex = upcall.Executor(1)
+        left = ex.map(note, range(2500))
+        """,
+        cwd=tmp_path,
+    )
+    out, err = program.communicate(timeout=60)
+    assert (out, err, program.returncode) == ("", "", 0)
+    assert (tmp_path / "done").read_text().split() == [str(i) for i in range(2500)]
+
+
+class ClosedAfterTheLook:
+    """In place of `Pool.closing`: once armed, the pool is closed just after its thread has seen that it is not."""
+
+    armed = False
+
+    def __get__(self, pool: Pool, owner: object) -> bool:
+        seen: bool = vars(pool).get("closing", False)
+        if self.armed and threading.current_thread() is pool.thread:
+            self.armed = False
+            pool.close()
+        return seen
+
+    def __set__(self, pool: Pool, value: bool) -> None:
+        vars(pool)["closing"] = value
+
+
+def test_a_shutdown_just_before_the_pool_sleeps_is_not_slept_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    closing = ClosedAfterTheLook()
+    monkeypatch.setattr(Pool, "closing", closing, raising=False)
+    executor = Executor(1)
+    executor.submit(add, 1).result()
+    pool = executor._pool
+    assert pool is not None
+    closing.armed = True
+    pool.inbox.wake()
+    pool.thread.join(30)
+    alive = pool.thread.is_alive()
+    executor.shutdown()
+    assert not alive
+
+
+def test_a_submit_that_meets_the_end_is_refused(executor: Executor) -> None:
+    executor.submit(add, 1).result()
+    submit = executor._submit
+    assert submit is not None
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        submit(add, (1,), {})
 
 
 def test_cancel_takes_back_what_no_worker_has(tmp_path: Path) -> None:
@@ -382,6 +450,23 @@ def test_the_supervisor_killed_is_a_pause(executor: Executor) -> None:
     assert [f.result(60) for f in futures] == [i + 1 for i in range(3000)] * 2
 
 
+def test_supervisors_that_are_killed_again_and_again_are_pauses_while_tasks_are_done(executor: Executor) -> None:
+    executor.submit(add, 1).result()
+    pool = executor._pool
+    assert pool is not None
+    futures = [executor.submit(nap, 0.01) for _ in range(400)]
+    for round in range(STARTS_MAX + 2):
+        before = pool.background
+        done = sum(future.done() for future in futures)
+        os.kill(before.pid, signal.SIGKILL)
+        while pool.background is before and pool.broken is None:
+            time.sleep(0.002)
+        while sum(future.done() for future in futures) == done:
+            time.sleep(0.002)
+        assert pool.broken is None, round
+    assert [future.result(60) for future in futures] == [0.01] * 400
+
+
 def test_a_stopped_worker_keeps_its_own_task_only(executor: Executor) -> None:
     stopped = executor.submit(kill_self, signal.SIGSTOP)
     assert [f.result(60) for f in [executor.submit(add, i) for i in range(200)]] == list(range(1, 201))
@@ -567,6 +652,26 @@ def test_a_forked_child_is_told(executor: Executor) -> None:
         os._exit(0 if code == 1 else code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert future.result() == 0.2
+
+
+def test_a_forked_child_drops_its_copies_of_maps_in_silence(tmp_path: Path) -> None:
+    program = run_program(
+        tmp_path,
+        """
+        ex = upcall.Executor(1)
+        begun, not_begun = ex.map(abs, range(50)), ex.map(abs, range(2500))
+        assert next(begun) == 0
+        child = os.fork()
+        if child == 0:
+            del begun, not_begun
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert sum(begun) == sum(range(50))
+        assert sum(not_begun) == sum(range(2500))
+        """,
+    )
+    out, err = program.communicate(timeout=60)
+    assert (out, err, program.returncode) == ("", "", 0)
 
 
 def run_program(tmp_path: Path, body: str, **options: Any) -> subprocess.Popen[str]:

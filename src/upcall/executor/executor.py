@@ -27,6 +27,8 @@ ON_DEATH = ("fail", "retry")
 _numbers = itertools.count(1)
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 """Those that run: their threads keep them."""
+_mapping: weakref.WeakSet[Executor] = weakref.WeakSet()
+"""Those whose `map` was called."""
 _exiting = threading.Event()
 
 
@@ -164,6 +166,7 @@ class Executor(concurrent.futures.Executor):
             raise ValueError(f"buffersize={buffersize} must be at least 1, or None")
         mapped = Mapped(self.submit, fn, iterables, timeout, chunksize, buffersize)
         self._maps.add(mapped)
+        _mapping.add(self)
         return mapped
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -172,8 +175,7 @@ class Executor(concurrent.futures.Executor):
         if self._pid != os.getpid():
             return  # a forked child leaves its parent's `with` block, too
         if not cancel_futures:
-            for mapped in list(self._maps):
-                mapped.do_all()
+            self._do_maps()
         with self._lock:
             self._shut = True
             self._submit = None
@@ -193,6 +195,12 @@ class Executor(concurrent.futures.Executor):
         if self._pool is not None and self._pid == os.getpid():
             self._pool.kill()
         self.shutdown(wait=True)
+
+    def _do_maps(self) -> None:
+        """The tasks of iterators that nobody has asked for anything."""
+        if self._pid == os.getpid():
+            for mapped in list(self._maps):
+                mapped.do_all()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -247,6 +255,8 @@ def _let_go(pool: Pool) -> None:
 
 def _at_exit() -> None:
     """As for the standard executors, the program's end waits for all tasks."""
+    for executor in list(_mapping):
+        executor._do_maps()
     _exiting.set()
     for pool in [pool for pool in _pools if pool.pid == os.getpid()]:
         pool.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ class Mapped(Iterator[Any]):
     """The iterator that `Executor.map` returns."""
 
     _begun, _over = False, True  # until it is made
+    _pid = 0
 
     def __init__(
         self,
@@ -30,6 +32,7 @@ class Mapped(Iterator[Any]):
         chunksize: int,
         ahead: int | None,
     ) -> None:
+        self._pid = os.getpid()
         self._submit = submit
         self._fn = fn
         self._end = None if timeout is None else time.monotonic() + timeout
@@ -37,8 +40,8 @@ class Mapped(Iterator[Any]):
         self._chunksize = chunksize
         self._futures: deque[Any] = deque()
         self._results: deque[Any] = deque()
-        self._begun = self._over = False
         self._fill(AHEAD if ahead is None else ahead)
+        self._over = False
 
     def _fill(self, count: int) -> None:
         """So many more tasks, if there are items."""
@@ -93,6 +96,8 @@ class Mapped(Iterator[Any]):
             self._futures.popleft().cancel()
 
     def __del__(self) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child's copy: the tasks are its parent's
         if self._begun:
             self.close()
         else:

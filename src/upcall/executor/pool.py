@@ -59,7 +59,8 @@ class Pool:
         self.config = config
         self.pid = os.getpid()
         self.launch = fork_server if fork else spawn_server
-        self.guard = threading.Lock()
+        # The garbage collector may drop an iterator of `map`, and so cancel its tasks, in the middle of what it guards.
+        self.guard = threading.RLock()
         self.closing = self.killing = False
         self.broken: BaseException | None = None
         answers = answers_proc(config)
@@ -111,6 +112,8 @@ class Pool:
         self.check_not_forked()
         if self.broken is not None:
             raise RuntimeError(f"the executor cannot go on: {self.broken}")
+        if self.inbox.over:
+            raise RuntimeError("cannot schedule new futures after shutdown")
 
     def outgoing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments with buffers that are to be sent beside the pickle."""
@@ -186,9 +189,11 @@ class Pool:
 
     def _attend(self) -> None:
         inbox = self.inbox
-        while not (self.closing and not self.pending()):
+        while not (inbox.over and not self.pending()):
             inbox.attend()
             self._tell()
+            if self.closing and not self.pending():
+                inbox.over = True  # and then a last look: a task that is made after it is refused
         self._end()
 
     def _tell(self) -> None:
@@ -212,15 +217,15 @@ class Pool:
 
     def _watch(self) -> None:
         """The supervisor's death is no more than a pause: the next one takes over what waits."""
-        fails, done = 0, self.inbox.last()
+        fails, done = 0, self.inbox.done_so_far()
         while True:
             poll = select.poll()
             poll.register(self.background.pidfd, select.POLLIN)
             poll.register(self.ended, select.POLLIN)
             if any(fd == self.ended for fd, _ in poll.poll()):
                 return
-            fails = fails + 1 if self.inbox.last() == done else 1
-            done = self.inbox.last()
+            fails = fails + 1 if self.inbox.done_so_far() == done else 1
+            done = self.inbox.done_so_far()
             try:
                 with self.guard:
                     if self.killing:
@@ -240,6 +245,8 @@ class Pool:
         if fails > STARTS_MAX:
             raise UpcallError(f"{fails} supervisors of {self.config.name} died in a row ({_how(status)})")
         self.background = start_child(TasksProc(self.config), self.launch)
+        if self.killing:  # since it was looked at: the one that was told then has ended
+            self.kill()
 
     # Its end
 

@@ -56,8 +56,8 @@ cdef class Inbox(Dispatcher):
     cdef uint64_t last_id, task_type
     cdef dict known
     cdef Budget budget
-    cdef bint leading
-    cdef public bint closing
+    cdef bint leading, poked
+    cdef public bint closing, over
     cdef uint64_t attendant
     cdef public int64_t patience
     cdef bytes name_of(self, object fn)

@@ -258,6 +258,10 @@ class Inbox(Dispatcher):
             f.call = None
             f.set_exception(error)
             return f
+        # Once more, since pickling lets other threads go on. From here until the task is in `futures`, or in `overflow`,
+        # none does: who ends the executor finds it there. Without this look it would wait for ever.
+        if self.over or self.broken is not None:
+            self.owner.check()
         self.last_id += 1
         f.id = self.last_id
         if self.overflow or self.in_flight >= self.window or not self.send(f):
@@ -306,9 +310,9 @@ class Inbox(Dispatcher):
             self.wake()
         return True
 
-    def last(self) -> int:
-        """How many tasks were made so far."""
-        return self.last_id
+    def done_so_far(self) -> int:
+        """How many tasks have ended."""
+        return self.last_id - len(self.futures) - len(self.overflow)
 
     def give_up(self, error) -> None:
         """Every task that is not done fails with this: no workers are left for them. No more can be made."""
@@ -422,7 +426,8 @@ class Inbox(Dispatcher):
 
     def attend(self, f: TaskState = None, timeout_ns: int64_t = -1):
         """The executor's own thread: takes answers whenever nobody else does, and sleeps while there are none. Returns when
-        `slow` has something, when this future has its answer, or when it was woken and found nothing."""
+        `slow` has something, when this future has its answer, or when it was woken and found nothing; at once if `wake` was
+        called since it last did so."""
         self.attendant = PyThread_get_thread_ident()
         s = self.s
         at: uint64_t = map_at(s, 0)
@@ -436,15 +441,18 @@ class Inbox(Dispatcher):
                 work(self)
                 self.leave()
                 continue
-            if found:
+            # Read after the word: a `wake` that comes later changes it, and one that came before would be slept through.
+            if found or self.poked:
+                self.poked = False
                 return
             found = True
             with cython.nogil:
                 futex_wait(s.mem, at, w, timeout_ns)
 
     def wake(self):
-        """Has `attend` return."""
+        """Has `attend` return, or the next one that is called."""
         s = self.s
+        self.poked = True  # pairs with the look in `attend`
         at: uint64_t = map_at(s, 0)
         w: uint64_t = lda64(s.mem, at)
         cas64(s.mem, at, w, vc_next(w, vc_state(w), w >> 32))
