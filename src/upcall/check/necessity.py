@@ -66,7 +66,7 @@ class Found:
     @property
     def explained(self) -> bool:
         """It is needed, or it is known why it stays."""
-        return self.needed or self.why != OPEN
+        return self.needed or not self.why.startswith("open:")
 
 
 # ---- which scenarios come to a line ----------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def page(found: Sequence[Found], sites: Sequence[Site], before: dict[str, Row]) 
     all_rows = before | {each.site.name: row(each) for each in found}
     there = [all_rows[site.name] for site in sites if site.name in all_rows]
     needed = [each for each in there if each.scenario]
-    count = sum(WHY.get(each.name, OPEN) == OPEN for each in there if not each.scenario)
+    count = sum(WHY.get(each.name, OPEN).startswith("open:") for each in there if not each.scenario)
     told = f"{len(there)} places; without {len(needed)} of them a scenario fails"
     lines = [_HEAD, f"{told}. The rest is at the end, with why it stays; {count} are open: nobody has shown either."]
     for file in dict.fromkeys(site.file for site in sites):

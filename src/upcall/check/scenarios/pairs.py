@@ -251,7 +251,7 @@ def told_in_user_code(s: Scenario) -> None:
 
     def tells() -> None:
         d.st64(seg.mem, what, 1)
-        d.wmb()
+        d.mb()  # as the exchange to READY, or the fence in `tell_room`, in front of every call of `proc_notify`
         notify(seg, 0)
 
     def lives() -> None:
