@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from upcall.check import runner, running
-from upcall.check.runner import Job
+from upcall.check.runner import Job, Result
 from upcall.check.running import Progress, Run, Standing, run_all
+from upcall.check.verdict import Verdict
 from upcall.cli.standing import standing, whole
 
 NAMES = ("page_turns", "one_sends_usual", "polled_usual", "unlinkers_die_and_stop")
@@ -19,6 +20,11 @@ NAMES = ("page_turns", "one_sends_usual", "polled_usual", "unlinkers_die_and_sto
 def some(seconds: float = 60.0) -> list[Job]:
     own = {job.scenario: job for job in runner.own_jobs(("sc",), seconds)}
     return [replace(own[name], deepen=True) for name in NAMES]
+
+
+def soon() -> Result:
+    """A result of an exploration that took no time."""
+    return Result(Job("soon"), Verdict("soon", "sc", 0, 0, complete=True))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -39,7 +45,7 @@ def test_not_even_bound_0_is_said() -> None:
     assert not result.verdict.complete
 
 
-def test_what_is_not_complete_in_half_of_its_time_is_deepened() -> None:
+def test_what_is_not_complete_in_most_of_its_time_is_deepened() -> None:
     result = runner.run(replace(some(1.0)[1], deaths=2))  # far more than a second's worth
     assert not result.verdict.complete
     assert result.said.startswith(("every run with at most ", "stopped after 1 s, before every run without"))
@@ -48,15 +54,20 @@ def test_what_is_not_complete_in_half_of_its_time_is_deepened() -> None:
 def test_what_ends_early_leaves_its_share_to_the_others() -> None:
     run = Run([Job(f"job {i}", seconds=1000) for i in range(4)], 1, 1000.0)
     assert run._next(0).seconds <= 250
-    run._ended(0)
+    run._ended(0, soon())
     assert run._next(0).seconds > 300
+
+
+def test_what_is_to_be_complete_gets_the_larger_share() -> None:
+    run = Run([Job("bounded", seconds=1000, preemptions=1), Job("whole", seconds=1000)], 1, 1000.0)
+    assert 700 < run._next(0).seconds <= 750
 
 
 def test_what_runs_keeps_what_it_was_promised() -> None:
     run = Run([Job(f"job {i}", seconds=1000) for i in range(3)], 2, 900.0)
     assert run._next(0).seconds <= 600
     assert run._next(1).seconds <= 601
-    run._ended(0)
+    run._ended(0, soon())
     assert run._next(0).seconds <= 900
 
 

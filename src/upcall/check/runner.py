@@ -32,8 +32,8 @@ RECHECK_S = 4.0
 class Job:
     """One exploration: a scenario (in `file`, or of upcall's own), a model, so many deaths and stops, limits. `breaks`: it
     is known to break a promise, or not to (None: it must not). `runs`: so many random ones instead, from a seed, for
-    faults of so many orderings. `deepen`: if half of its seconds are not enough to see everything, it is explored with
-    at most 0, 1, 2 ... switches in the other half."""
+    faults of so many orderings. `deepen`: if three quarters of its seconds are not enough to see everything, it is
+    explored with at most 0, 1, 2 ... switches in the rest."""
 
     scenario: str
     model: str = "sc"
@@ -193,7 +193,7 @@ def _explored(plan: Plan, job: Job, told: Callable[[Verdict], object] | None) ->
         return explorer, explorer.wander(job.runs, job.seed, job.depth)
     start, shared, covered = time.monotonic(), list[int](), -1
     if job.preemptions is None:
-        explorer = _explorer(plan, job, None, job.seconds / 2 if job.deepen else job.seconds)
+        explorer = _explorer(plan, job, None, job.seconds * 0.75 if job.deepen else job.seconds)
         explorer.tell = told
         verdict = explorer.run()
         if not job.deepen or verdict.complete or verdict.violation is not None:

@@ -1,8 +1,8 @@
 """Many explorations: on several cores, in a time that they share, and how they stand meanwhile.
 
-A run with a budget gives each exploration, when it begins, an equal share of what is left: what ends early leaves its share
-to those that come later. Those that are to be explored completely come first, since most end early; those with a bound on
-switches come last, since they can use whatever is left.
+A run with a budget gives each exploration, when it begins, a share of what is left: what ends early leaves its share to
+those that come later. Those that are to be explored completely come first, with WHOLE times the share of the others: most
+end early. Those with a bound on switches come last, since they can use whatever is left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ EVERY_S = 0.25
 """How often it is said how explorations stand."""
 LEAST_S = 0.05
 """The least share: something of each is explored, even if the budget is used up."""
+WHOLE = 3
 CELLS = 3
 
 
@@ -98,6 +99,7 @@ class Run:
         self.running: dict[int, tuple[Job, float]] = {}
         """By place in `cells`: what runs, and since when."""
         self.spent: list[float] = []
+        self.explored = 0.0
         self.cells = get_context("fork").RawArray("d", CELLS * self.workers)
 
     def results(self) -> Iterator[Result]:
@@ -115,8 +117,9 @@ class Run:
                             places[pool.submit(_work, self._next(place), CELLS * place)] = place
                     ended, _ = wait(places, EVERY_S if self.told else None, FIRST_COMPLETED)
                     for one in ended:
-                        self._ended(places.pop(one))
-                        yield one.result()
+                        result = one.result()
+                        self._ended(places.pop(one), result)
+                        yield result
                     self._tell()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -128,7 +131,7 @@ class Run:
         """All of them in this process, one after the other."""
         while self.waiting:
             result = run(self._next(0), Teller(self.cells, 0, self._tell))
-            self._ended(0)
+            self._ended(0, result)
             yield result
 
     def _next(self, place: int) -> Job:
@@ -138,14 +141,21 @@ class Run:
         if self.end is not None:
             left = self.end - now
             promised = sum(max(0.0, other.seconds - (now - since)) for other, since in self.running.values())
-            share = (left * self.workers - promised) / (len(self.waiting) + 1)
+            parts = sum(map(_parts, self.waiting)) + _parts(job)
+            share = (left * self.workers - promised) * _parts(job) / parts - self._around()
             job = replace(job, seconds=max(LEAST_S, min(job.seconds, share, left)))
         self.running[place] = job, now
         self.cells[CELLS * place : CELLS * (place + 1)] = [0.0, 0.0, -1.0]
         return job
 
-    def _ended(self, place: int) -> None:
-        self.spent.append(time.monotonic() - self.running.pop(place)[1])
+    def _ended(self, place: int, result: Result) -> None:
+        spent = time.monotonic() - self.running.pop(place)[1]
+        self.spent.append(spent)
+        self.explored += result.verdict.seconds
+
+    def _around(self) -> float:
+        """What each takes beside exploring: laying out, running a sample again, looking for fewer switches."""
+        return (sum(self.spent) - self.explored) / len(self.spent) if self.spent else 0.0
 
     def _tell(self) -> None:
         if self.told is not None:
@@ -172,6 +182,10 @@ class Run:
             work += usual - each.seconds if each.seconds < usual else max(0.0, each.limit - each.seconds)
         left = max([work / self.workers, *(usual - each.seconds for each in standing)])
         return left if self.end is None else max(0.0, min(left, self.end - now))
+
+
+def _parts(job: Job) -> int:
+    return WHOLE if job.preemptions is None else 1
 
 
 def run_all(

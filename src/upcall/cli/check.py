@@ -67,8 +67,8 @@ def check(
     some scenarios are known to break, if anything is not as known. With --necessity the arguments are texts in the names of
     places (file:function: text); exit code 1 if nothing breaks without one of them, and nothing says why it stays.
 
-    --minutes is shared out: each exploration gets an equal part of what is left when it begins. One that does not see
-    everything in half of its time is explored with 0, 1, 2 ... switches in the other half, and says how far it came.
+    --minutes is shared out: each exploration gets its part of what is left when it begins. One that does not see everything
+    in most of its time is explored with 0, 1, 2 ... switches in the rest, and says how far it came.
 
     --random does not explore: it makes runs by random priorities, in which a fault that needs few orderings is likely to
     show, however large the scenario; its verdict says how likely.
