@@ -15,7 +15,7 @@ from upcall.check.explore import Explorer
 from upcall.check.plan import Plan, Scenario
 from upcall.check.scenarios import CASES
 from upcall.check.story import tell
-from upcall.check.verdict import Verdict
+from upcall.check.verdict import Limits, Verdict
 from upcall.errors import UpcallError
 
 
@@ -119,6 +119,46 @@ def test_what_is_not_deterministic_is_found_by_running_a_sample_again() -> None:
         runner.explore(runner.Job("drifts"), drifts)
     line = drifts.__code__.co_firstlineno + 6
     assert str(refused.value).count(f"at {__file__}:{line}") == 2  # where it asks the one, and where it asked the other
+
+
+def test_places_of_a_vcore_that_polls_are_merged_only_where_its_future_is_the_same() -> None:
+    """`waker_of_a_poll_dies`, without a bound: where another history led to a known place, it asks the same there."""
+    case = CASES["waker_of_a_poll_dies"]
+    plan = Plan(case.name, case.lay_out)
+    try:
+        Explorer(plan, "sc", case.deaths, 0, Limits(states=8000)).run()
+        for program in plan.programs:
+            program.recheck(60.0, most=300)
+    finally:
+        plan.close()
+
+
+def test_a_place_taken_for_another_is_found_and_both_lines_are_named() -> None:
+    def moody(s: Scenario) -> None:
+        word = s.word("word")
+
+        def body() -> None:
+            if word.load():
+                word.store(1)
+            else:
+                word.store(2)
+
+        s.actor(body, name="one")
+
+    plan = Plan("moody", moody)
+    try:
+        Explorer(plan).run()
+        root = plan.programs[0].root
+        stores = plan.programs[0].after(root, 1)
+        root.edges[0] = stores  # as if what follows 0 were the place that follows 1
+        del root.edges[1]
+        with pytest.raises(UpcallError, match="actor 'one' is not deterministic") as refused:
+            plan.programs[0].recheck(60.0)
+    finally:
+        plan.close()
+    first = moody.__code__.co_firstlineno
+    assert f"at {__file__}:{first + 7} where" in str(refused.value)
+    assert f"at {__file__}:{first + 5}." in str(refused.value)
 
 
 def test_all_is_every_model_two_deaths_and_what_is_known() -> None:

@@ -119,23 +119,33 @@ class Program:
             if at is not path[-1]:
                 self.ran += 1
                 request = g.switch(at.value)
-            if request != at.request:
-                lines = list(_lines(g)) if not g.dead else []
-                raise NotDeterministic(
-                    f"actor {self.name!r} is not deterministic: run again it asks {said(request)}{_at(lines)} where it "
-                    f"asked {said(at.request)}{_at(at.where)}. A scenario must do the same each time: no clock, no random "
-                    f"numbers, no order of a set or of addresses, nothing kept between runs; actors share nothing but words"
-                )
+            self._compare(g, request, at)
         return g
 
+    def _compare(self, g: greenlet.greenlet, request: Any, node: Node) -> None:
+        """NotDeterministic, with both source lines, if a greenlet asks anything but what was asked at `node`."""
+        if g.dead:
+            request = None
+        if request != node.request:
+            lines = () if g.dead else tuple(_lines(g))
+            raise NotDeterministic(
+                f"actor {self.name!r} is not deterministic: run again it asks {said(request)}{_at(lines)} where it "
+                f"asked {said(node.request)}{_at(node.where)}. A scenario must do the same each time: no clock, no random "
+                f"numbers, no order of a set or of addresses, nothing kept between runs; actors share nothing but words"
+            )
+
     def recheck(self, seconds: float, most: int = 20) -> None:
-        """Runs the code to a sample of the places again, from the start: NotDeterministic if it asks anything else. The way
-        to a place may be long: no place more once so many seconds are over."""
+        """Runs the code to a sample of the places again, from the start, and one answer on, which may lead to a place that
+        was known from elsewhere: NotDeterministic if it asks anything else. The way to a place may be long: no place more
+        once so many seconds are over."""
         end = time.monotonic() + seconds
         places = [node for node in self.nodes if node.request is not None]
         sample = places[:: max(1, len(places) // most)]
         for node in reversed(sample):
-            self._end(self._again(node, afresh=True))
+            g = self._again(node, afresh=True)
+            for value, following in list(node.edges.items())[-1:]:
+                self._compare(g, g.switch(value), following)
+            self._end(g)
             if time.monotonic() >= end:
                 break
 
