@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import pytest
 
 import upcall
+from upcall.errors import UpcallError
 from upcall.executor import Executor, RemoteTraceback
 from upcall.executor.pool import STARTS_MAX, Pool
 
@@ -465,6 +466,21 @@ def test_supervisors_that_are_killed_again_and_again_are_pauses_while_tasks_are_
             time.sleep(0.002)
         assert pool.broken is None, round
     assert [future.result(60) for future in futures] == [0.01] * 400
+
+
+def test_an_executor_whose_supervisors_all_died_leaves_nothing() -> None:
+    """Files and processes: the fixture `nothing_left` looks."""
+    with Executor(2) as executor:
+        future = executor.submit(nap, 600)
+        pool = executor._pool
+        assert pool is not None
+        for _ in range(STARTS_MAX + 1):
+            before = pool.background
+            os.kill(before.pid, signal.SIGKILL)
+            while pool.background is before and pool.broken is None:
+                time.sleep(0.002)
+        with pytest.raises(UpcallError, match="in a row"):
+            future.result(60)
 
 
 def test_a_stopped_worker_keeps_its_own_task_only(executor: Executor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import random
 import signal
@@ -324,7 +325,7 @@ def test_a_tap_says_again_what_is_still_ready(notes: Notes) -> None:
             assert (
                 ours.recv(1) == b""
             )  # every copy is closed, ours by its worker, the watcher's and that of this process
-            assert notes.read()[3:] == [["closed", 4]]
+            assert notes.wait(4)[3:] == [["closed", 4]]
             assert tap.closed
             with pytest.raises(ValueError, match="is closed"):
                 tap.fileno()
@@ -482,6 +483,21 @@ def test_bad_descriptors_are_refused(tmp_path: Path) -> None:
             proc.tap(event)
         os.close(event)
         until(lambda: not inspect.snapshot("box").sources)
+
+
+def test_a_handle_that_has_tapped_leaves_no_descriptor() -> None:
+    def tap_once() -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs, running(define(1)) as proc:
+            proc.tap(ours, Ready.READ, queue="in").close()
+
+    tap_once()  # whatever is opened once and for all
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        tap_once()
+    gc.collect()
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before, "the threads to let go")
 
 
 def test_an_async_handler_of_taps_is_refused() -> None:

@@ -37,6 +37,8 @@ from .server import fork_server, spawn_server, tasks_in
 log = logging.getLogger("upcall")
 WINDOW = 1024
 """So many tasks are on their way to workers at once; the rest wait in the parent."""
+CLEAN_S = 10.0
+"""For so long at most the end of an executor whose supervisors died waits for its last worker to be gone."""
 STARTS_MAX = 5
 """So many supervisors that die in a row, without an answer in between, are enough."""
 
@@ -270,13 +272,12 @@ class Pool:
             if attended:
                 self._stop()
             else:
-                self._kill_workers()
+                self._kill_workers(self.remote.segment)
             self.sender = None
             self.inbox.out.retire()
             self.remote.close()
             if not attended:
-                with contextlib.suppress(NoSuchProcess):
-                    clean(discard=True, only=[self.config.name])
+                self._clean()
             unhost_vcore(self.seg, 0)
             self._remove()
 
@@ -288,16 +289,28 @@ class Pool:
         os.waitpid(background.pid, 0)
         os.close(background.pidfd)
 
-    def _kill_workers(self) -> None:
+    def _kill_workers(self, segment: files.Segment) -> None:
         """Workers whose supervisor has died, and could not be replaced."""
-        segment = self.remote.segment
         for v in range(segment.geometry.max_vcores):
-            host = open_host(segment, self.inbox.out.s, v)
+            host = open_host(segment, segment.seg, v)
             if host is not None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(host.pidfd, signal.SIGKILL)
                 wait_for_end(host.pidfd)
                 os.close(host.pidfd)
+
+    def _clean(self) -> None:
+        """Removes the workers' segment, which has no supervisor. Who is just dying is attached for a moment longer, and a
+        worker that was just starting is not seen before it hosts its vcore: neither tells anybody, hence the pauses."""
+        end = time.monotonic() + CLEAN_S
+        with contextlib.suppress(NoSuchProcess):
+            while not (found := clean(discard=True, only=[self.config.name])[0]).removed:
+                if time.monotonic() > end:
+                    log.error("%s: its segment stays: %s; upcall clean removes it", self.config.name, found.why)
+                    return
+                time.sleep(0.01)
+                with contextlib.closing(open_segment(self.config.name)) as segment:
+                    self._kill_workers(segment)
 
     def _remove(self) -> None:
         files.remove(self.segment)

@@ -306,8 +306,8 @@ class Inbox(Dispatcher):
             self.futures.pop(f.id, None)
             self.in_flight -= 1
             self.feed()
-        if self.closing:
-            self.wake()
+        if self.closing or self.slow:
+            self.wake()  # feeding may have failed a future that somebody is to be told of
         return True
 
     def done_so_far(self) -> int:

@@ -40,6 +40,10 @@ class Passing:
         self.waiting: dict[tuple[str, int], list[tuple[dict[str, Any], Reply]]] = {}
         self.begun = self.closed = False
 
+    def __del__(self) -> None:
+        # Not before: whoever still has us may say something at any time, and would write to another's descriptor.
+        os.close(self.wake)
+
     def _begin(self) -> None:
         """Starts the thread. Not with `threading`, whose locks interrupted code may hold; with all signals blocked, as
         they are others' business."""

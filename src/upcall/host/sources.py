@@ -12,6 +12,7 @@ up. The room's futex cannot be waited for in an epoll; hence the pauses, which d
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
@@ -373,8 +374,10 @@ class Sources:
 
     def _exited(self, ident: int, status: int | None) -> bool:
         source = records.read(self.segment, ident)
-        if source is None or not table.begin_firing(self.seg, ident):
+        if source is None:
             return True
+        if not table.begin_firing(self.seg, ident):
+            return False  # another watcher is about it; if it dies before it has sent, it is ours
         sent = self._send(source, arg1=int(status is not None), arg2=status or 0)
         table.end_firing(self.seg, ident, int(sent), const.SOURCE_FREE if sent else const.SOURCE_SET)
         return sent
@@ -384,7 +387,7 @@ class Sources:
     def _died_in_call(self, source: Source) -> bool:
         """Whoever was to finish a call is dead: its vcore is told."""
         if not table.begin_firing(self.seg, source.id):
-            return True
+            return records.read(self.segment, source.id) is None  # as in `_exited`
         status = self.handle.vcore_sender().post_vcore(
             EventType.SYSCALL, source.name.encode(), source.base, True, const.CALL_DIED, source.pid & 0xFFFFFFFF, source.id,
             source.value,
@@ -396,12 +399,26 @@ class Sources:
     # Those who pass descriptors
 
     def _accept(self, mask: int) -> None:
+        if not self._take_in():
+            # The listener would stay readable, and keep us busy for nothing.
+            self._forget(self.listener.fileno())
+            self._try("accept", self._accept_again)
+
+    def _accept_again(self) -> bool:
+        if not self._take_in():
+            return False
+        self._when(self.listener.fileno(), self._accept)
+        return True
+
+    def _take_in(self) -> bool:
+        """One who has connected. False if there is no descriptor left for it."""
         try:
             link = Link(self.listener.accept()[0])
-        except OSError:
-            return  # gone again; or no descriptors left, and then nobody can be served
+        except OSError as error:
+            return error.errno not in (errno.EMFILE, errno.ENFILE)  # else it is gone again
         self.links.append(link)
         self._when(link.fileno(), functools.partial(self._read, link))
+        return True
 
     def _read(self, link: Link, mask: int) -> None:
         try:
