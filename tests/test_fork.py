@@ -57,12 +57,13 @@ def handling(handler: Callable[[upcall.Event], object], **options: Any) -> tuple
 
 
 def own_files() -> list[str]:
-    """What this process has open of segments."""
+    """What this process has open of segments. Not their folders, which keep nobody alive: one is open while another thread
+    makes a socket in it."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(f"/proc/self/fd/{fd}"))
-    return [path for path in found if path.startswith(str(folder()))]
+    return [path for path in found if path.startswith(str(folder())) and not os.path.isdir(path)]
 
 
 def own_mappings() -> list[str]:
