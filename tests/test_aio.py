@@ -285,6 +285,107 @@ def test_asend_raises_where_the_queue_does(run: Runs, gate: Gate) -> None:
         gate.open()
 
 
+# asend_many
+
+
+def order_box(notes: Notes, gate: Gate, **options: Any) -> tuple[Proc, upcall.Queue]:
+    """A process that takes an order for each opening of the gate."""
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders", **options)
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes(bytes(ev.payload).decode())
+        gate.wait()
+
+    return proc, queue
+
+
+@pytest.mark.parametrize("kind", [list, iter])
+def test_asend_many_waits_for_room_and_the_loop_goes_on(
+    run: Runs, kind: Callable[[list[bytes]], Any], notes: Notes, gate: Gate
+) -> None:
+    proc, queue = order_box(notes, gate, limit=2)
+    numbers = [f"{i}" for i in range(8)]
+    said: list[object] = []
+
+    async def main() -> None:
+        async def send() -> None:
+            said.append(await queue.asend_many("order", kind([n.encode() for n in numbers])))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            while not notes.read():
+                await anyio.sleep(0.001)
+            await anyio.sleep(0.01)
+            assert not said
+            gate.open(8)
+
+    with running(proc):
+        run(main)
+        proc.drain(timeout=LONG_S)
+    assert said == [8]
+    assert notes.read() == [[n] for n in numbers]
+
+
+def test_asend_many_says_how_many_went_when_it_is_cancelled(run: Runs, notes: Notes, gate: Gate) -> None:
+    proc, queue = order_box(notes, gate, limit=2)
+    sent: list[int] = []
+
+    async def main() -> None:
+        with anyio.move_on_after(0.05):
+            try:
+                await queue.asend_many("order", [f"{i}".encode() for i in range(8)])
+            except BaseException as error:
+                sent.append(error.sent)  # type: ignore[attr-defined]
+                raise
+
+    with running(proc):
+        run(main)
+        gate.open(8)
+        proc.drain(timeout=LONG_S)
+    assert sent == [len(notes.read())]
+    assert notes.read() == [[f"{i}"] for i in range(sent[0])]
+    assert 2 <= sent[0] <= 3
+
+
+def test_asend_many_says_how_many_went_before_an_error(run: Runs, notes: Notes, gate: Gate) -> None:
+    proc, queue = order_box(notes, gate)
+    full = proc.queue("small", limit=1, on_full="raise")
+
+    async def main() -> None:
+        with pytest.raises(TypeError) as caught:
+            await queue.asend_many("order", [b"0", b"1", "2"])
+        assert caught.value.sent == 2  # type: ignore[attr-defined]
+        await full.asend("order", b"3")
+        with pytest.raises(upcall.MailboxFull) as refused:
+            await full.asend_many("order", [b"4"] * 3)
+        assert refused.value.sent == 0
+
+    with running(proc):
+        run(main)
+        gate.open(3)
+        proc.drain(timeout=LONG_S)
+    assert sorted(notes.read()) == [["0"], ["1"], ["3"]]
+
+
+def test_asend_many_of_more_than_a_chunk_keeps_the_order(run: Runs) -> None:
+    async def main() -> None:
+        async with Process("me", types=["order"]) as me:
+            inbox = me.queue("in")
+            numbers = [i.to_bytes(4, "little") for i in range(3 * upcall.aio.CHUNK + 5)]
+            with upcall.connect("me") as sender:
+                assert await sender.queue("in").asend_many("order", numbers) == len(numbers)
+                assert await sender.queue("in").asend_many("order", ()) == 0
+            got = []
+            while (ev := inbox.take()) is not None:
+                got.append(bytes(ev.payload))
+                ev.done()
+            assert got == numbers
+
+    run(main)
+
+
 # Bad input
 
 

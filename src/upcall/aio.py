@@ -4,12 +4,14 @@
         async for ev in me.queue("in"):
             print(bytes(ev.payload))
 
-`asend` of a queue waits for room without holding up the loop: `await remote.queue("orders").asend("order", b"...")`.
+`asend` and `asend_many` of a queue wait for room without holding up the loop:
+`await remote.queue("orders").asend("order", b"...")`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,9 @@ from .proc import Proc
 if TYPE_CHECKING:
     from .host.receiver import Receiver
     from .queue import Queue as SendQueue
+
+CHUNK = 1024
+"""So many payloads of a list are tried at once."""
 
 
 def _anyio() -> Any:
@@ -233,7 +238,40 @@ class Process:
 
 
 async def send_when_room(queue: SendQueue, *args: Any, **options: Any) -> None:
-    """`Queue.asend`: tries, and waits for room in a helper thread. Cancelled while it waits, it has sent nothing."""
+    """`Queue.asend`: cancelled while it waits, it has sent nothing."""
+    await _when_room(queue, lambda: queue.send(*args, **options))
+
+
+async def send_many_when_room(queue: SendQueue, kind: Any, payloads: Iterable[Any]) -> int:
+    """`Queue.asend_many`. A list goes in chunks, so that little is copied when room comes for a few events at a time; of
+    another iterable, which may pause, each event goes before the next payload is asked for."""
+    size = CHUNK if isinstance(payloads, (list, tuple)) else 1
+    rest = iter(payloads)
+    sent = 0
+    chunk: list[Any] = []
+
+    def send() -> None:
+        nonlocal sent
+        try:
+            went = queue.send_many(kind, chunk)
+        except BaseException as error:
+            went = getattr(error, "sent", 0)
+            raise
+        finally:
+            sent += went
+            del chunk[:went]
+
+    try:
+        while chunk := list(itertools.islice(rest, size)):
+            await _when_room(queue, send)
+    except BaseException as error:
+        queue._source.handle().note_sent(error, sent)
+        raise
+    return sent
+
+
+async def _when_room(queue: SendQueue, send: Callable[[], None]) -> None:
+    """Tries to send, and waits for room in a helper thread."""
     handle = queue._source.handle()
     sender = handle.sender(handle.queue_number(queue.name))
     while True:
@@ -243,7 +281,7 @@ async def send_when_room(queue: SendQueue, *args: Any, **options: Any) -> None:
             # The try after being counted: room given before that would wake nobody.
             try:
                 with handle.not_blocking():
-                    queue.send(*args, **options)
+                    send()
                 return
             except MailboxFull:
                 if sender.on_full != const.ON_FULL_BLOCK:

@@ -69,6 +69,13 @@ class Queue:
 
         await send_when_room(self, type, payload, **options)
 
+    async def asend_many(self, type: str | EventType, payloads: Iterable[Buffer]) -> int:
+        """As `send_many`, in an event loop, as `asend` is. After any error, and when it is cancelled while it waits,
+        `error.sent` events have been sent."""
+        from .aio import send_many_when_room
+
+        return await send_many_when_room(self, type, payloads)
+
     def _bind(self) -> Any:
         sender = self._source.handle().sender(self._source.handle().queue_number(self.name))
         # From now on the instance has the compiled methods themselves; they find out about other threads by themselves.
