@@ -48,6 +48,15 @@ def test_holds_with_one_switch_fewer_than_upcall_check_explores(name: str, model
     assert verdict.why == f"every run with at most {bound} preemption(s)"
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "source" in name])
+def test_the_table_of_sources_is_read_in_order_on_weak_memory(name: str) -> None:
+    """A reader once took the fields of a record's next life for a source's own, and a watcher an old record for what the
+    new number of changes stood for."""
+    verdict = explored(CASES[name], "ra", None)
+    assert verdict.ok, verdict.violation
+    assert verdict.complete, verdict.why
+
+
 def test_every_case_says_what_it_is_about_and_what_it_checks() -> None:
     for case in CASES.values():
         assert case.about.endswith("."), case.name

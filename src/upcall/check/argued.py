@@ -6,6 +6,7 @@ that stands there once. And, for what no scenario can show to be needed, why it 
 from __future__ import annotations
 
 EVENT, PROC, UCQ, PAGES, ARENA = "kern/event.py", "kern/proc.py", "kern/ucq.py", "kern/pages.py", "kern/arena.py"
+SOURCE = "kern/source.py"
 VCORE, MBOX, RECOVER, DEAD, WATCH = (
     "parlib/vcore.py", "parlib/mbox.py", "parlib/recover.py", "parlib/dead.py", "parlib/watch.py",
 )  # fmt: skip
@@ -70,6 +71,10 @@ MOVED: list[tuple[str, str, str, str, str]] = [
     (ARENA, "alloc_large", "st64(s.mem, at + SP_COUNT, n)", "behind", "st64(s.mem, at + SP_WORD,"),
     (ARENA, "alloc_large", "st64(s.mem, body + SP_HEAD, first)", "behind", "st64(s.mem, body + SP_WORD,"),
     (ARENA, "free_large", "free_span(s, span, w)", "before", "while n > 1"),
+    (SOURCE, "set_source", "faa32(", "before", "xchg64("),
+    (SOURCE, "drop_source", "faa32(", "before", "if cas64("),
+    (SOURCE, "end_firing", "if after != SOURCE_SET", "before", "done = cas64("),
+    (SOURCE, "end_firing", "add_count(", "behind", "done = cas64("),
     (MBOX, "put_back", "faa64(", "before", "if not cas64("),
     (RECOVER, "restore_bit", "cas64(", "before", "if held >> 32 != 0"),
     (RECOVER, "announce", "st64(", "behind", "send_indir("),
@@ -90,6 +95,9 @@ LOADS: list[tuple[str, str, str]] = [
     (PAGES, "name_is_dead", "lda64(s.mem, slot_record_at(s, slot) + AS_WORD)"),
     (ARENA, "free_large", "lda64(s.mem, body + SP_WORD)"),
     (ARENA, "scavenge_span", "lda64(s.mem, at + SP_WORD)"),
+    (SOURCE, "set_source", "xchg64(s.mem, at, word(SOURCE_SET, gen, 0))"),
+    (SOURCE, "source_changes", "lda32(s.mem, s.procinfo + PI_SOURCES)"),
+    (SOURCE, "next_source", "lda64(s.mem, source_at(s, i) + SR_WORD)"),
     (MBOX, "restart", "lda64(s.mem, at + MB_HEAD)"),
     (MBOX, "turn_page", "lda64(s.mem, at + PG_NEXT)"),
     (MBOX, "take", "lda64(s.mem, at + SL_WORD)"),
@@ -191,9 +199,6 @@ WHY: dict[str, str] = {
     "kern/proc.py:unhost_vcore: rmb()": ACQUIRED,
     "kern/proc.py:proc_lock: owner == s.me": ("for an owner that asks again"),
     "kern/proc.py:proc_unlock: low32(w) == s.me": ("a lock is taken only from the dead: for callers that never had it"),
-    "kern/source.py:claim_source: name_is_dead(s, w >> 32)": OPEN,
-    "kern/source.py:set_source: w >> 32 != s.me": OPEN,
-    "kern/source.py:begin_firing: name_is_dead(s, w >> 32)": OPEN,
     "kern/ucq.py:first_page: lda64(s.mem, at + MB_HEAD)": OPEN,
     "kern/ucq.py:first_page: wmb()": FULL,
     "kern/ucq.py:next_page: lda64(s.mem, at + PG_NEXT)": ACQUIRED,

@@ -19,7 +19,7 @@ def _fields(prefix: str) -> list[tuple[int, str]]:
 
 
 def _is_field(name: str, prefix: str) -> bool:
-    return name.startswith(prefix) and not name.endswith(("STRIDE", "SIZE", "WORDS", "SLOTS", "HEADER"))
+    return name.startswith(prefix) and not name.endswith(("STRIDE", "SIZE", "WORDS", "SLOTS", "HEADER", "NAME_BYTES"))
 
 
 @cache
@@ -33,6 +33,7 @@ def namer(geometry: tuple[int, ...], layout: Any) -> Callable[[int], str]:
     records += [(layout.evq_at(seg, q), f"queue {q}", "EVQ_") for q in range(seg.max_queues)]
     records += [(layout.mbox_at(seg, m), _mailbox(seg, m), "MB_") for m in range(seg.nr_mboxes)]
     records += [(seg.types, "types", ""), (seg.bitmap, "pages in use", ""), (seg.arena, "arena", "")]
+    records += [(layout.source_at(seg, i), f"source {i}", "SR_") for i in range(const.NR_SOURCES)]
     for page in range(1, seg.nr_pages + 1):
         at = layout.page_at(seg, page)
         records.append((at, f"page {page}", "PG_"))

@@ -119,7 +119,7 @@ class Sources:
         """Reads the table again if it has changed, and sets the timers."""
         if self._stopped():
             return
-        seen = self.segment.u32(self.seg.procinfo + const.PI_SOURCES)
+        seen = table.source_changes(self.seg)
         if seen != self.seen:
             self.seen = seen  # before the walk: what changes meanwhile is walked over again
             self._walk()

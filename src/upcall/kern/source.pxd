@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ..machine.door cimport cas64, faa32, ld64, lda64, st32, st64
+from ..machine.door cimport cas64, faa32, ld64, lda32, lda64, rmb, st32, st64, xchg64
 from .const cimport (
     GEN_MASK, NR_SOURCES, PI_SOURCES, SOURCE_CLAIMED, SOURCE_FIRING, SOURCE_FREE, SOURCE_GEN_SHIFT, SOURCE_SET,
     SOURCE_SPENT, SR_BASE, SR_COUNT, SR_EVERY, SR_FLAGS, SR_KEY, SR_KIND, SR_MAKER, SR_PID, SR_QUEUE, SR_REPLACES,
@@ -15,15 +15,16 @@ cdef uint64_t COUNT_MASK
 cpdef uint64_t source_id(uint64_t index, uint64_t gen) noexcept nogil
 @cython.locals(index=uint64_t, at=uint64_t, w=uint64_t, state=uint64_t, gen=uint64_t)
 cpdef uint64_t claim_source(Seg s) noexcept nogil
-@cython.locals(at=uint64_t, gen=uint64_t, before=uint64_t)
+@cython.locals(at=uint64_t, gen=uint64_t)
 cpdef void write_source(
     Seg s, uint64_t index, uint64_t kind, uint64_t ev_type, uint64_t queue, uint64_t flags, uint64_t value,
     uint64_t base, uint64_t every, uint64_t pid
 ) noexcept nogil
-@cython.locals(at=uint64_t, w=uint64_t, gen=uint64_t)
+@cython.locals(at=uint64_t, gen=uint64_t)
 cpdef uint64_t set_source(Seg s, uint64_t index) noexcept nogil
 @cython.locals(index=uint64_t, w=uint64_t)
 cpdef uint64_t source_state(Seg s, uint64_t ident) noexcept nogil
+cpdef uint64_t source_changes(Seg s) noexcept nogil
 @cython.locals(i=uint64_t, w=uint64_t, state=uint64_t)
 cpdef uint64_t next_source(Seg s, uint64_t index) noexcept nogil
 @cython.locals(index=uint64_t, gen=uint64_t, at=uint64_t, w=uint64_t, state=uint64_t)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from ..machine.door import cas64, faa32, ld64, lda64, st32, st64
+    from ..machine.door import cas64, faa32, ld64, lda32, lda64, rmb, st32, st64, xchg64
     from .const import (
         GEN_MASK,
         NR_SOURCES,
@@ -89,31 +89,35 @@ def write_source(
     st64(s.mem, at + SR_REPLACES, 0)
     st64(s.mem, at + SR_MAKER, s.me)
     st64(s.mem, at + SR_PID, pid)
-    # Compared, though it is ours: of a former generation's late counter one of the two fails.
-    before = lda64(s.mem, at + SR_COUNT)
-    while not cas64(s.mem, at + SR_COUNT, before, gen << 40):
-        before = lda64(s.mem, at + SR_COUNT)
+    st64(s.mem, at + SR_COUNT, gen << 40)  # a former generation's late counter fails, or is overwritten
 
 
 def set_source(s: Seg, index: int) -> int:
-    """CLAIMED(me) -> SET. The source's id; 0 if the record is not ours any more (its maker was thought dead)."""
+    """CLAIMED(me) -> SET. The source's id. Nothing to compare: while we live the record is nobody else's."""
     at = source_at(s, index) + SR_WORD
-    w = ld64(s.mem, at)
-    gen = (w >> 8) & GEN_MASK
-    # The exchange is a full fence: the fields before SET. Pairs with the acquire in `source_state`.
-    if (w & 15) != SOURCE_CLAIMED or (w >> 32) != s.me or not cas64(s.mem, at, w, word(SOURCE_SET, gen, 0)):
-        return 0
+    gen = (ld64(s.mem, at) >> 8) & GEN_MASK
+    # The exchange is a full fence, the fields before SET: pairs with the acquire in `next_source`.
+    xchg64(s.mem, at, word(SOURCE_SET, gen, 0))
     faa32(s.mem, s.procinfo + PI_SOURCES, 1)
     return source_id(index, gen)
 
 
 def source_state(s: Seg, ident: int) -> int:
-    """The state of a source; FREE for an id that is none, or not any more."""
+    """The state of a source; FREE for an id that is none, or not any more. Who has read its fields asks afterwards whether
+    they were this source's."""
     index = ident & ((1 << SOURCE_GEN_SHIFT) - 1)
     if index >= NR_SOURCES:
         return SOURCE_FREE
+    rmb()  # the fields before the word: pairs with `claim_source`, whose exchange comes before the next life's fields
     w = lda64(s.mem, source_at(s, index) + SR_WORD)
     return w & 15 if ((w >> 8) & GEN_MASK) == (ident >> SOURCE_GEN_SHIFT) else SOURCE_FREE
+
+
+def source_changes(s: Seg) -> int:
+    """How often the table has changed. Who remembers it, then walks, need not walk again while it stays."""
+    # An acquire, the number before the records: pairs with those who change a record, and count it then. Without it the
+    # number could be new, and a record read behind it be old: nobody would look again.
+    return lda32(s.mem, s.procinfo + PI_SOURCES)
 
 
 def next_source(s: Seg, index: int) -> int:

@@ -17,6 +17,7 @@ from . import (
     polling,
     preempting,
     sending,
+    sources,
     taking,
     unlinking,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "polling",
     "preempting",
     "sending",
+    "sources",
     "taking",
     "unlinking",
 ]
