@@ -110,8 +110,8 @@ SEEDED = {
     ),
     "no second look at pending": (
         "kern/proc.py",
-        "            if cas64(s.mem, at, offline, vc_next(offline, VC_ONLINE, s.me)):\n"
-        "                now_running(s)  # another yielder may have found nobody running meanwhile, and the watcher too\n"
+        "            if cas64(s.mem, at, offline, vc_next(offline, VC_STARTING, s.me)):\n"
+        "                vcore_online(s, vcoreid)\n"
         "            return False\n",
         "            pass\n",
         "one_sends_awake_private",

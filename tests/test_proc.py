@@ -460,7 +460,7 @@ def test_late_undertaker_at_any_access_leaves_the_next_host_alone(step_life: Ste
         )
         if not more:
             break
-        assert bench.map(0) == const.VC_STARTED, f"at access {n}"
+        assert bench.map(0) == const.VC_STARTING, f"at access {n}"
         assert not bench.proc.host_vcore(bench.actor(), 0), f"at access {n}"
     assert n > 4
 
@@ -472,7 +472,7 @@ def test_host_may_die_at_any_access_of_its_start(step_life: StepLife) -> None:
         died = step_life.dies(n, lambda bench=bench, host=host: bench.proc.host_vcore(host, 0))
         bench.kill(host)
         assert bench.proc.host_vcore(bench.actor(), 0), f"dead before access {n}"
-        assert bench.map(0) == const.VC_STARTED
+        assert bench.map(0) == const.VC_STARTING
         if not died:
             break
     assert n > 4

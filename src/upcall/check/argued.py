@@ -48,7 +48,7 @@ AGAIN: list[tuple[str, str, str, str]] = [
     (MBOX, "take_like", "skipped_ready(s, cur)", "False"),
     (MBOX, "news", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
     (VCORE, "poll_queue", "alert & 15 == ALERT_POLLED", "False"),
-    (WATCH, "watch_sleeps", "anybody_up(s)", "False"),
+    (WATCH, "watch_sleeps", "anything_to_watch(s)", "False"),
 ]
 """(file, function, expression, what is believed instead of looking)."""
 
@@ -108,7 +108,6 @@ LOADS: list[tuple[str, str, str]] = [
 STEPS: list[tuple[str, str, str]] = [
     (EVENT, "wake_if_private", "if not flags & EVENT_VCORE_PRIVATE"),
     (PROC, "proc_yield", "if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING) != 0:\n    if cas64("),
-    (PROC, "proc_yield", "now_running("),
     (MBOX, "recover_mbox", "if again"),
     (MBOX, "recover_mbox", "if has_bits("),
     (MBOX, "put_done", "if cur.limited != 0 and"),
@@ -280,10 +279,6 @@ WHY: dict[str, str] = {
     ),
     "parlib/watch.py:watch_wakes: str32(s.mem, s.procinfo + PI_WATCH, 0)": (
         "says nothing that anybody relies on: until it is seen, a wake costs one more system call"
-    ),
-    "kern/proc.py:proc_yield: now_running(s)": (
-        "open: `watcher_goes_to_sleep_as_a_vcore_does` fails without it, but from two switches on also with it: the vcore "
-        "stops for ever behind its look at PI_WATCH, before it tells the watcher, and no sender tells it then"
     ),
     "kern/proc.py:proc_notify: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
     "parlib/vcore.py:enable_notifs: str32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_DISABLED, 0)": EITHER,

@@ -3,10 +3,10 @@ from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport cas64, forked, futex_wait, futex_wake, ld32, ld64, lda64, now_ns
 from ..kern.const cimport (
-    BUSY, FULL, NO_VCORE, OK, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SPAN_SIZE, VCPD_DROPPED, VCPD_HANDLED, VC_OFFLINE, VC_STARTED
+    BUSY, FULL, NO_VCORE, OK, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SPAN_SIZE, VCPD_DROPPED, VCPD_HANDLED, VC_OFFLINE, VC_STARTING
 )
 from ..kern.layout cimport Seg, map_at
-from ..kern.proc cimport is_running, now_running, startcore, vc_next, vc_state
+from ..kern.proc cimport is_running, startcore, vc_next, vc_state
 from ..parlib.mbox cimport Cursor, put_done
 from ..parlib.spin cimport watch
 from ..parlib.vcore cimport vcore_entry, vcore_yield, work

@@ -374,7 +374,7 @@ class Inbox(Dispatcher):
         w: uint64_t = lda64(s.mem, at)
         if vc_state(w) == VC_OFFLINE:
             # Its own host gives it the core, as `host_vcore` does; who sleeps for it may sleep on.
-            cas64(s.mem, at, w, vc_next(w, VC_STARTED, s.me))
+            cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me))
         vcore_entry(self)
         return 0
 

@@ -179,9 +179,11 @@ def running_state(s: Seg) -> int:
 
 
 def now_running(s: Seg) -> None:
-    """A vcore runs, or is sure to: says so in the process's state, and to the watcher, if that sleeps."""
+    """A vcore is about to run: says so in the process's state, and to the watcher, if that sleeps. While its word says
+    STARTING, and before it says STARTED or ONLINE: these two are relied on, so whoever stops for ever in here must not have
+    written them. Whoever finds STARTING does this too."""
     set_proc_state(s, running_state(s))
-    # The vcore's word before the look at PI_WATCH (each caller has just changed it by compare-and-swap): pairs with
+    # The vcore's word before the look at PI_WATCH (it was changed to STARTING by compare-and-swap): pairs with
     # `watch_sleeps`, which says that it sleeps, fences, and reads the words. Without it a vcore could run, and stop for
     # ever, with nobody watching. The word is left to the watcher: if we die here, the next one tells it.
     if ld32(s.mem, s.procinfo + PI_WATCH) != 0:
@@ -229,8 +231,8 @@ def startcore(s: Seg, vcoreid: int) -> bool:
                 return False
             if polls:
                 return False  # its FIFO cannot be opened by us: STARTING stays, which nobody relies on
-        cas64(s.mem, at, w, vc_next(w, VC_STARTED, w >> 32))
         now_running(s)
+        cas64(s.mem, at, w, vc_next(w, VC_STARTED, w >> 32))
         return True
     return False
 
@@ -321,8 +323,9 @@ def proc_yield(s: Seg, vcoreid: int) -> bool:
         # then reads the list again. One of the two sees the other; without it, mail for a sleeping vcore.
         mb()
         if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING) != 0:
-            if cas64(s.mem, at, offline, vc_next(offline, VC_ONLINE, s.me)):
-                now_running(s)  # another yielder may have found nobody running meanwhile, and the watcher too
+            # Another yielder may have found nobody running meanwhile, and the watcher too: as one that is given a core.
+            if cas64(s.mem, at, offline, vc_next(offline, VC_STARTING, s.me)):
+                vcore_online(s, vcoreid)
             return False
     elif is_running(state):
         # A core was given to us while we ran: we run. Left as it is, the word would refuse every later yield.
@@ -357,10 +360,13 @@ def vcore_online(s: Seg, vcoreid: int) -> bool:
         state = vc_state(w)
         if state == VC_ONLINE:
             return True
-        if state != VC_STARTING and state != VC_STARTED and state != VC_AWAY:
+        if state == VC_AWAY:
+            cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me))
+            continue
+        if state != VC_STARTING and state != VC_STARTED:
             return False
+        now_running(s)
         if cas64(s.mem, at, w, vc_next(w, VC_ONLINE, s.me)):
-            now_running(s)
             return True
     return False
 
@@ -382,10 +388,9 @@ def host_vcore(s: Seg, vcoreid: int) -> bool:
             s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL)
         )  # a former host's; ours comes before it sleeps
         w = lda64(s.mem, at)
-        while not cas64(s.mem, at, w, vc_next(w, VC_STARTED, s.me)) and tries < WALK_MAX:
+        while not cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me)) and tries < WALK_MAX:
             tries = tries + 1
             w = lda64(s.mem, at)
-        now_running(s)
         return True
     return False
 

@@ -2,10 +2,10 @@ cimport cython
 from libc.stdint cimport uint64_t
 
 from ..kern.const cimport (
-    VCPD_BIT, VCPD_FLAGS, VCPD_NOTIF_PENDING, VC_IN_POLL, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE, VC_ONLINE
+    VCPD_BIT, VCPD_FLAGS, VCPD_NOTIF_PENDING, VC_IN_POLL, VC_LONG_HANDLER, VC_NOHOST, VC_OFFLINE, VC_STARTING
 )
 from ..kern.layout cimport Seg, map_at, vcpd_at
-from ..kern.proc cimport now_running, start_one_more, vc_next, vc_state
+from ..kern.proc cimport start_one_more, vc_next, vc_state
 from ..machine.door cimport cas64, fand32, for32, lda64, mb, str32, str64, u64
 from .mbox cimport Cursor, news, tell_drainers
 from .recover cimport restore_bit

@@ -24,13 +24,13 @@ if not cython.compiled:
         VC_LONG_HANDLER,
         VC_NOHOST,
         VC_OFFLINE,
-        VC_ONLINE,
+        VC_STARTING,
         VCPD_BIT,
         VCPD_FLAGS,
         VCPD_NOTIF_PENDING,
     )
     from ..kern.layout import map_at, vcpd_at
-    from ..kern.proc import now_running, start_one_more, vc_next, vc_state
+    from ..kern.proc import start_one_more, vc_next, vc_state
     from ..machine.door import cas64, fand32, for32, lda64, mb, str32, str64, u64
     from .mbox import news, tell_drainers
     from .recover import restore_bit
@@ -50,8 +50,8 @@ def come_back(vc: VCore) -> bool:
     at = map_at(s, vc.vcoreid)
     w = lda64(s.mem, at)
     # If this fails somebody has just given it a core: then `vcore_entry` takes that.
-    if vc_state(w) == VC_OFFLINE and cas64(s.mem, at, w, vc_next(w, VC_ONLINE, s.me)):
-        now_running(s)
+    if vc_state(w) == VC_OFFLINE:
+        cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me))
     if not vcore_entry(vc):
         if vc_state(lda64(s.mem, at)) != VC_NOHOST:
             return False

@@ -2,12 +2,11 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
-    EVQ_MBOX, MAX_VCORES, NO_VCORE, PI_WATCH, VCPD_HANDLED, VCPD_NOTIFS, VCPD_PARKS, VC_AWAY, VC_OFFLINE,
-    VC_ONLINE
+    EVQ_MBOX, MAX_VCORES, NO_VCORE, PI_WATCH, VCPD_HANDLED, VCPD_NOTIFS, VCPD_NOTIF_PENDING, VCPD_PARKS, VC_AWAY, VC_OFFLINE
 )
 from ..kern.event cimport get_vcpd_mbox_priv, get_vcpd_mbox_pub
 from ..kern.layout cimport Seg, evq_at, map_at, vcpd_at
-from ..kern.proc cimport is_running, list_first, num_vcores, vc_state
+from ..kern.proc cimport is_running, num_vcores, startcore, vc_state
 from ..machine.door cimport ld32, ld64, lda64, mb, str32, u64
 from .mbox cimport has_bits, has_ready
 from .recover cimport num_queues
@@ -26,6 +25,7 @@ cpdef bint mail_waits(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t next_still(Seg s, Watch seen, uint64_t first, uint64_t now, uint64_t after) noexcept nogil
 @cython.locals(n=uint64_t, v=uint64_t, state=uint64_t)
 cpdef bint somebody_moves(Seg s, Watch seen, uint64_t now, uint64_t after) noexcept nogil
-cpdef bint anybody_up(Seg s) noexcept nogil
+@cython.locals(n=uint64_t, v=uint64_t, state=uint64_t, found=bint)
+cpdef bint anything_to_watch(Seg s) noexcept nogil
 cpdef bint watch_sleeps(Seg s) noexcept nogil
 cpdef void watch_wakes(Seg s) noexcept nogil

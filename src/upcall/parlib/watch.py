@@ -20,14 +20,14 @@ if not cython.compiled:
         PI_WATCH,
         VC_AWAY,
         VC_OFFLINE,
-        VC_ONLINE,
         VCPD_HANDLED,
+        VCPD_NOTIF_PENDING,
         VCPD_NOTIFS,
         VCPD_PARKS,
     )
     from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
     from ..kern.layout import Seg, evq_at, map_at, vcpd_at
-    from ..kern.proc import is_running, list_first, num_vcores, vc_state
+    from ..kern.proc import is_running, num_vcores, startcore, vc_state
     from ..machine.door import ld32, ld64, lda64, mb, str32, u64
     from .mbox import has_bits, has_ready
     from .recover import num_queues
@@ -99,19 +99,33 @@ def somebody_moves(s: Seg, seen: Watch, now: int, after: int) -> bool:
     return False
 
 
-def anybody_up(s: Seg) -> bool:
-    """Whether there is anything to watch: a vcore that runs, or one that is AWAY and may promise and stop again."""
-    return list_first(s, VC_ONLINE, 0) != NO_VCORE or list_first(s, VC_AWAY, 0) != NO_VCORE
+def anything_to_watch(s: Seg) -> bool:
+    """Whether there is a vcore that runs, or one that is AWAY and may promise and stop again; or one that has left with
+    `notif_pending` set: it was stopped between its word and its last look (`proc_yield`), and whoever sent had still seen it
+    run. That one is given a core."""
+    n = num_vcores(s)
+    v = 0
+    found = False
+    while v < n:
+        # One read of the word: with two, a vcore could be neither here nor there, on its way back.
+        state = vc_state(lda64(s.mem, map_at(s, v)))
+        if is_running(state) or state == VC_AWAY:
+            found = True
+        elif state == VC_OFFLINE and ld32(s.mem, vcpd_at(s, v) + VCPD_NOTIF_PENDING) != 0:
+            startcore(s, v)
+            found = True
+        v = v + 1
+    return found
 
 
 def watch_sleeps(s: Seg) -> bool:
     """The watcher says that it sleeps. False if there is something to watch: it must not."""
     at = s.procinfo + PI_WATCH
     str32(s.mem, at, 1)
-    # PI_WATCH before the look at the vcores: pairs with `now_running`, which changes a vcore's word, then reads PI_WATCH.
-    # Without it both could look too early, and a vcore run with nobody watching.
+    # PI_WATCH before the look at the vcores: pairs with `now_running`, which follows a change of a vcore's word, and reads
+    # PI_WATCH. Without it both could look too early, and a vcore run with nobody watching.
     mb()
-    if not anybody_up(s):
+    if not anything_to_watch(s):
         return True
     str32(s.mem, at, 0)
     return False
