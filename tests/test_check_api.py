@@ -13,6 +13,7 @@ import pytest
 
 from upcall.check import runner
 from upcall.check.plan import SCENARIOS, Plan, Scenario, scenario
+from upcall.check.rewrite import LOOPS
 from upcall.errors import UpcallError
 
 
@@ -173,6 +174,16 @@ def second(s):
     s.actor(s.word("x").load, name="one")
 """
 
+LOOP = """
+from upcall.check import scenario
+
+
+@scenario
+def looping(s):
+    for name in "ab":
+        s.actor(s.word(name).load, name=name)
+"""
+
 
 def check(*args: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "upcall.cli", "check", *map(str, args)]
@@ -185,6 +196,20 @@ def test_one_scenario_of_a_file(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "second (sc): complete" in done.stderr
     assert "first" not in done.stderr
+
+
+def test_loops_of_a_file_that_is_loaded_again_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "loop.py"
+    path.write_text(LOOP)
+    try:
+        runner.load(str(path))
+        once = list(LOOPS[str(path)])
+        path.write_text(f"# A line more.\n{LOOP}")
+        runner.load(str(path))
+        assert len(once) == 1
+        assert LOOPS[str(path)] == [(once[0][0] + 1, once[0][1] + 1)]
+    finally:
+        del SCENARIOS["looping"]
 
 
 def test_a_name_that_is_registered_already_is_found_in_a_file(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from test_check_command import check
 from upcall import _life
 from upcall.check import necessity
 from upcall.check.argued import WHY
 from upcall.check.sites import Site, all_sites, change
+from upcall.cli.check import check as command
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "necessity.md"
 SITES = {site.name: site for site in all_sites()}
@@ -78,3 +80,16 @@ def test_a_place_that_is_not_there_is_an_error() -> None:
     done = check("--necessity", "nothing_like_it")
     assert done.returncode == 1
     assert "nothing_like_it" in done.stderr
+
+
+def test_a_place_has_ten_seconds_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def show(patterns: object, models: object, seconds: float | None, *rest: object) -> bool:
+        given.append(seconds)
+        return True
+
+    monkeypatch.setattr("upcall.cli.necessity.show_necessity", show)
+    for arguments in (["--necessity"], ["--necessity", "--all"], ["--necessity", "--seconds", "3"]):
+        assert CliRunner().invoke(command, arguments).exit_code == 0
+    assert given == [None, None, 3.0]

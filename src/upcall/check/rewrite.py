@@ -64,6 +64,8 @@ def recompiled(function: Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(body, ast.FunctionDef):
         return function
     body.decorator_list = []
+    spans = LOOPS.setdefault(filename, [])
+    spans[:] = [span for span in spans if not first <= span[0] < first + len(lines)]  # of an earlier load of the file
     named = _Named(filename)
     code = compile(ast.fix_missing_locations(named.visit(tree)), filename, "exec", dont_inherit=True)
     (inner,) = [c for c in code.co_consts if isinstance(c, CodeType)]

@@ -34,7 +34,11 @@ MINUTES, MINUTES_OF_ALL = 4.0, 50.0
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random runs.")
 @click.option("--depth", type=click.IntRange(1, 10), default=3, show_default=True, help="Orderings that a fault needs.")
 @click.option("--preemptions", type=click.IntRange(0), help="Only runs with at most so many switches.")
-@click.option("--seconds", type=click.FloatRange(0.1), help="Limit per exploration (default: 60; 120 with --all).")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1),
+    help="Limit per exploration (default: 60; 120 with --all; 10 per place with --necessity).",
+)
 @click.option("--minutes", type=click.FloatRange(0.01), help="For all of them (upcall's own: 4; 50 with --all).")
 @click.option(
     "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Explorations at once (default: all cores)."
@@ -104,17 +108,17 @@ def check(
     if replay is not None:
         _replay(replay, page, all_steps)
         return
+    if necessity:
+        from .necessity import show_necessity
+
+        explained = show_necessity(scenarios, model or MODELS, seconds, jobs, write, as_json)
+        sys.exit(0 if explained else 1)
     seconds = seconds if seconds is not None else 120.0 if everything else 60.0
     if exhibit is not None:
         from .exhibit import show_exhibit
 
         as_known = show_exhibit(exhibit, scenarios, model, seconds, jobs, save, page, all_steps, as_json)
         sys.exit(0 if as_known else 1)
-    if necessity:
-        from .necessity import show_necessity
-
-        explained = show_necessity(scenarios, model or MODELS, seconds, jobs, write, as_json)
-        sys.exit(0 if explained else 1)
     if only_list:
         _list(scenarios)
         return
