@@ -93,6 +93,17 @@ def threads(pid: int) -> list[str]:
     return os.listdir(f"/proc/{pid}/task")
 
 
+def test_a_worker_killed_by_a_signal_without_a_name_is_replaced_by_its_supervisor(notes: Notes) -> None:
+    with running(define(lambda ev: notes(ev.arg1))):
+        before = pids()
+        os.kill(before[1], signal.SIGRTMIN + 6)
+        until(lambda: pids().get(1, before[1]) != before[1], "the next worker")
+        assert inspect.snapshot("box").pid is not None
+        send(*range(5))
+        drained()
+        assert sorted(notes.read()) == [[i] for i in range(5)]
+
+
 # Workers carry on
 
 

@@ -450,5 +450,7 @@ def describe_exit(status: int) -> str:
     """ "exit code 1", or "signal 9 (SIGKILL)", of a wait status."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"signal {number} ({signal.Signals(number).name})"
+        with contextlib.suppress(ValueError):  # most realtime signals have no name
+            return f"signal {number} ({signal.Signals(number).name})"
+        return f"signal {number}"
     return f"exit code {os.waitstatus_to_exitcode(status)}"
