@@ -115,8 +115,9 @@ def test_a_missing_peer_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr("upcall.bench.peers.link.find_spec", none)
     missing = {name: why for name, system in SYSTEMS.items() if (why := system.available())}
-    assert {"pyzmq", "iceoryx2", "iceoryx2 event", "faster-fifo"} <= set(missing)
-    for name in ("pyzmq", "iceoryx2", "iceoryx2 event", "faster-fifo"):
+    optional = ("pyzmq", "iceoryx2", "iceoryx2 event", "faster-fifo", "loky", "ray")
+    assert set(optional) <= set(missing)
+    for name in optional:
         assert missing[name].endswith("pip install 'upcall[bench]'")
 
 

@@ -37,7 +37,7 @@ BARS: Final[Sequence[Bar]] = (
     *(
         Bar(row, bar, bar, times)
         for row in ("tasks-1", "tasks-2")
-        for times, bar in (("ProcessPoolExecutor", 10), ("mp.Pool", 3), ("loky", 12))
+        for times, bar in (("ProcessPoolExecutor", 10), ("mp.Pool", 3), ("loky", 12), ("ray", 60))
     ),
     Bar("task-polling", 12, 12),
     Bar("task-parked", 1.3, 1.0, "pipe"),

@@ -10,6 +10,8 @@ import concurrent.futures
 import multiprocessing
 import os
 import resource
+import secrets
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +23,7 @@ from typing import Any, Final
 from ..measure import Placing, Role, count_for, cpus, run_roles
 from ..sample import MESSAGE, Measurement, Sample, System
 from .job import WARM_UP, Peer, joined, sampled
+from .link import missing
 
 OUTSTANDING: Final = 1000
 ARRAY_BYTES: Final = 8 << 20
@@ -205,6 +208,46 @@ def _loky(workers: int) -> AbstractContextManager[Any]:
     return made
 
 
+class _Ray:
+    """`submit` as ray has it: a remote function for each function."""
+
+    class Future:
+        """An object reference."""
+
+        def __init__(self, ray: Any, reference: Any) -> None:
+            self._ray, self._reference = ray, reference
+
+        def result(self) -> Any:
+            return self._ray.get(self._reference)
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._remote: dict[Callable[..., Any], Any] = {}
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        if function not in self._remote:
+            self._remote[function] = self._ray.remote(function)
+        return self.Future(self._ray, self._remote[function].remote(*arguments))
+
+
+@contextmanager
+def _ray(workers: int) -> Iterator[_Ray]:
+    """A cluster of its own on this machine, which leaves no files and tells nobody of its use."""
+    # The token would be made, and kept, in the home directory.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    import ray
+
+    # In /tmp, as ray's own: the names of its sockets would soon be too long elsewhere.
+    with tempfile.TemporaryDirectory(prefix="upcall-bench-", dir="/tmp") as folder:
+        ray.init(
+            num_cpus=workers, include_dashboard=False, log_to_driver=False, configure_logging=False, _temp_dir=folder
+        )
+        try:
+            yield _Ray(ray)
+        finally:
+            ray.shutdown()
+
+
 def without_numpy(found: Mapping[str, Measurement]) -> Mapping[str, Measurement]:
     """The rows that can be measured here."""
     return {row: measure for row, measure in found.items() if row != "task-array" or find_spec("numpy")}
@@ -213,11 +256,14 @@ def without_numpy(found: Mapping[str, Measurement]) -> Mapping[str, Measurement]
 def systems() -> list[System]:
     """The executors."""
 
-    def no_loky() -> str | None:
-        return None if find_spec("loky") else "loky is not installed: pip install loky"
+    # The rest of its rows would take minutes: a cluster's start takes ten seconds, each time.
+    rays = {
+        row: measure for row, measure in rows("ray", _ray, tasks=5_000, items=0).items() if row.startswith("tasks-")
+    }
 
     return [
         Peer("ProcessPoolExecutor", without_numpy(rows("ProcessPoolExecutor", _standard, tasks=10_000, items=20_000))),
         Peer("mp.Pool", without_numpy(rows("mp.Pool", _mp_pool, tasks=20_000, items=50_000))),
-        Peer("loky", without_numpy(rows("loky", _loky, tasks=5_000, items=10_000)), no_loky),
+        Peer("loky", without_numpy(rows("loky", _loky, tasks=5_000, items=10_000)), partial(missing, "loky")),
+        Peer("ray", rays, partial(missing, "ray")),
     ]
