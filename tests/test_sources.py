@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import gc
 import os
@@ -635,30 +636,87 @@ def test_a_call_ends_with_its_result_on_the_same_vcore(notes: Notes) -> None:
         until(lambda: not inspect.snapshot("box").sources)
 
 
-def test_a_call_whose_worker_dies_ends_with_worker_died(notes: Notes, gate: Gate) -> None:
-    proc = define()
+def dying_in_calls(notes: Notes, gate: Gate, **options: Any) -> Proc:
+    proc = define(**options)
+
+    def wait_for_gate(how: int) -> None:
+        gate.wait()
+        os._exit(how)
 
     @proc.on("call")
     def call(ev: Any) -> None:
-        notes("begun", ev.vcore, proc.call(gate.wait), os.getpid())
+        notes("begun", ev.vcore, proc.call(wait_for_gate, ev.arg1), os.getpid())
+
+    @proc.on("segfault")
+    def segfault(ev: Any) -> None:
+        notes("begun", os.getpid())
+        proc.call(ctypes.string_at, 0)
 
     @proc.on(EventType.SYSCALL)
     def done(ev: Any) -> None:
         try:
             notes("result", proc.result(ev))
         except upcall.WorkerDied as error:
-            notes("died", ev.vcore, ev.arg3, str(error), error.call, error.pid)
+            notes("died", ev.vcore, ev.arg3, str(error), error.call, error.pid, error.signal, error.exitcode)
 
+    return proc
+
+
+CALLED = "dying_in_calls.<locals>.wait_for_gate"
+
+
+@pytest.mark.parametrize(("way", "said"), [
+    ("kill", "signal 9 (SIGKILL)"), ("realtime", "signal 64 (SIGRTMAX)"), ("exit", "exit code 3"),
+])  # fmt: skip
+def test_a_call_whose_worker_dies_ends_with_worker_died(way: str, said: str, notes: Notes, gate: Gate) -> None:
+    proc = dying_in_calls(notes, gate)
     with running(proc):
-        proc.queue("in").send("call")
+        proc.queue("in").send("call", arg1=3)
         ((_, vcore, ident, pid),) = notes.wait(1)
         until(lambda: inspect.snapshot("box").vcores[vcore].handled)  # else its event comes again, and with it a call
-        kill(pid)
+        if way == "exit":
+            gate.open(1)
+        else:
+            os.kill(pid, 64 if way == "realtime" else 9)
         _, died = notes.wait(2)
+        number = {"kill": 9, "realtime": 64, "exit": None}[way]
         assert died[:3] == ["died", vcore, ident]
-        assert died[3].startswith(f"worker {pid} of 'box' died while it called Gate.wait")
-        assert died[4:] == ["Gate.wait", pid]
+        assert died[3].startswith(f"worker {pid} of 'box' died ({said}) while it called {CALLED}"[:-1])
+        assert died[5:] == [pid, number, 3 if way == "exit" else None]
         until(lambda: not inspect.snapshot("box").sources)
+
+
+def test_a_call_that_segfaults_says_so(notes: Notes, gate: Gate) -> None:
+    proc = dying_in_calls(notes, gate)
+    proc.queue("once", max_redeliveries=0)
+    with running(proc):
+        proc.queue("once").send("segfault")
+        died = until(lambda: [note for note in notes.read() if note[0] == "died"])[0]
+        begun = [note for note in notes.read() if note[0] == "begun"]
+        assert died[4:] == ["string_at", begun[0][1], signal.SIGSEGV, None]
+        assert "died (signal 11 (SIGSEGV)) while" in died[3]
+
+
+def test_nobody_knows_how_a_worker_died_that_another_worker_watched(notes: Notes, gate: Gate) -> None:
+    def with_queues() -> Proc:
+        proc = dying_in_calls(notes, gate)
+        for v in range(2):
+            proc.queue(f"only{v}", flags=EventFlag.VCORE_PRIVATE | EventFlag.IPI, vcore=v)
+        return proc
+
+    bereave(with_queues().start())
+    watcher = watched_by_worker()
+    v, pid = next((v, pid) for v, pid in pids().items() if pid != watcher)
+    with upcall.connect("box") as remote:
+        remote.queue(f"only{v}").send("call")
+        notes.wait(1)
+        until(lambda: inspect.snapshot("box").vcores[v].handled)
+        kill(pid)
+        until(lambda: not inspect.snapshot("box").sources)  # its event is sent
+    with running(with_queues()):
+        _, died = notes.wait(2)
+    assert died[3].startswith(f"worker {pid} of 'box' died (nobody knows how) while it called {CALLED}")
+    assert died[5:] == [pid, None, None]
 
 
 def test_a_worker_that_is_to_end_waits_for_its_calls(notes: Notes, gate: Gate) -> None:

@@ -9,7 +9,7 @@ from .kern import const
 
 
 class EventFlag(IntFlag):
-    """How an event queue delivers (1-protocol.md, 1.2). Combine with `|`."""
+    """How an event queue delivers. Combine with `|`."""
 
     IPI = const.EVENT_IPI
     """Interrupt the vcore: wake it if it is parked, interrupt its user code if it runs some."""

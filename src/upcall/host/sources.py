@@ -29,6 +29,7 @@ from ..kern import const
 from ..kern import source as table
 from ..kern.pages import name_is_dead
 from . import linux, records
+from .deadcalls import how_it_ended, tell_of_death
 from .handle import Handle
 from .records import Source
 from .segment import Segment
@@ -147,8 +148,10 @@ class Sources:
                 self._begin_watch(source)
             elif source.kind == const.KIND_SIGNAL:
                 self.signals[source.value] = source.id
-            elif source.kind == const.KIND_CALL and name_is_dead(self.seg, source.maker):
-                self._try(source.id, functools.partial(self._died_in_call, source))
+            elif source.kind == const.KIND_CALL and source.id not in self.late and name_is_dead(self.seg, source.maker):
+                how = how_it_ended(source.pid)
+                if how is not None:
+                    self._try(source.id, functools.partial(tell_of_death, self.handle, source, how))
 
     def _set_timers(self) -> None:
         wall: list[int] = []
@@ -380,20 +383,6 @@ class Sources:
             return False  # another watcher is about it; if it dies before it has sent, it is ours
         sent = self._send(source, arg1=int(status is not None), arg2=status or 0)
         table.end_firing(self.seg, ident, int(sent), const.SOURCE_FREE if sent else const.SOURCE_SET)
-        return sent
-
-    # Calls
-
-    def _died_in_call(self, source: Source) -> bool:
-        """Whoever was to finish a call is dead: its vcore is told."""
-        if not table.begin_firing(self.seg, source.id):
-            return records.read(self.segment, source.id) is None  # as in `_exited`
-        status = self.handle.vcore_sender().post_vcore(
-            EventType.SYSCALL, source.name.encode(), source.base, True, const.CALL_DIED, source.pid & 0xFFFFFFFF, source.id,
-            source.value,
-        )  # fmt: skip
-        sent = status not in (const.FULL, const.BUSY)
-        table.end_firing(self.seg, source.id, int(sent), const.SOURCE_FREE if sent else const.SOURCE_SET)
         return sent
 
     # Those who pass descriptors

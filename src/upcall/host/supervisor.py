@@ -38,6 +38,7 @@ from .changes import Changes, after_take_over
 from .control import Control
 from .defined import make_all
 from .definition import Program
+from .linux import exit_status
 from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
 from .signals import block
@@ -306,7 +307,7 @@ class Supervisor:
             for worker in self.workers.values():
                 if worker.pid:
                     self._send(worker, signal.SIGKILL)
-                    self._wait_for(worker)
+                    self._reap(worker)
             self.close()
 
     def _step(self) -> None:
@@ -361,23 +362,25 @@ class Supervisor:
         elif worker.restart_at is not None and worker.restart_at <= now and not self.held:
             self.fork(worker)
 
-    def _wait_for(self, worker: Worker) -> int | None:
-        """A worker's end: its wait status, which only children have."""
+    def _reap(self, worker: Worker) -> None:
+        """Waits for a worker's end, and lets its pid go."""
         wait_for_end(worker.pidfd)
-        status = os.waitpid(worker.pid, 0)[1] if worker.child else None
+        if worker.child:
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or somebody waits for any child
+                os.waitpid(worker.pid, 0)
         os.close(worker.pidfd)
         worker.pid, worker.pidfd = 0, -1
-        return status
 
     def _died(self, worker: Worker) -> None:
         """A worker has ended: settles what it held, and plans what comes next."""
         self.selector.unregister(worker.pidfd)
-        pid, status = worker.pid, self._wait_for(worker)
+        pid, status = worker.pid, exit_status(worker.pid) if worker.child else None
         self.ended(worker, pid, status)
         asked, worker.asked, worker.kill_at, worker.tell_at = worker.asked, False, None, None
-        worker.said = "taken over, so nobody knows how" if status is None else describe_exit(status)
+        worker.said = "nobody knows how" if status is None else describe_exit(status)
         again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
-        self.sources.somebody_died()
+        self.sources.somebody_died()  # before it is reaped: its calls say how it ended
+        self._reap(worker)
         if status is not None and os.waitstatus_to_exitcode(status) == EXIT_HOSTED and self._find(worker):
             return
         if self.stop_as or self.segment.u32(self.seg.procinfo + const.PI_STOP):

@@ -230,7 +230,9 @@ cdef enum:
     ALARM_WALL = 32     # by the wall clock; else by the time since boot
     WATCH_CHILD = 64    # a child of its maker, who can tell its status
     CALL_DONE = 0       # arg1 of a call's event
-    CALL_DIED = 1       # the worker that called has died
+    CALL_DIED = 1       # the worker that called has died, and nobody knows how
+    CALL_KILLED = 0x100 # it has died of the signal that is added
+    CALL_EXITED = 0x200 # it has exited with the code that is added
 
     # ---- mailbox --------------------------------------------------------------------------------------------------
     MBOX_STRIDE = 512

@@ -7,9 +7,10 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..errors import FlagError, WorkerDied
+from ..errors import FlagError
 from ..flags import EventFlag, EventType, Ready
 from ..host import records
+from ..host.deadcalls import died_in_call
 from ..host.definition import Definition, SourceSpec
 from ..kern import const
 from . import check
@@ -254,18 +255,17 @@ class SourceDoors(AlarmDoors):
         if ev.type_number != const.EV_SYSCALL:
             raise ValueError(f"{ev!r} is not the end of a call")
         handle: Any = self.handle()
-        found = handle.calls_of(ev.vcore).take(ev.arg3) if ev.arg1 == const.CALL_DONE else None
-        if found is not None:
-            value, error = found
-            if error is not None:
-                raise error
-            return value
         what = bytes(ev.payload).decode(errors="replace")
-        if ev.arg2 == os.getpid():
-            raise ValueError(f"the result of call {ev.arg3}, {what}, has been taken")
-        raise WorkerDied(
-            f"worker {ev.arg2} of {self.name!r} died while it called {what}, or before it had the result", what, ev.arg2
-        )
+        if ev.arg1 == const.CALL_DONE:
+            found = handle.calls_of(ev.vcore).take(ev.arg3)
+            if found is not None:
+                value, error = found
+                if error is not None:
+                    raise error
+                return value
+            if ev.arg2 == os.getpid():
+                raise ValueError(f"the result of call {ev.arg3}, {what}, has been taken")
+        raise died_in_call(self.name, what, ev.arg2, ev.arg1)
 
 
 def _copy(fd: int) -> int:
