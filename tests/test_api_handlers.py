@@ -888,7 +888,12 @@ def test_an_idle_process_uses_no_processor_time(count: int, notes: Notes) -> Non
         notes.wait(40)
         until(lambda: {v.state for v in vcores("box").values() if v.alive} == {"OFFLINE"}, "all vcores to sleep")
         gc.collect()
-        before = ticks()
-        time.sleep(1)
-        assert ticks() == before
+
+        def second_without_a_tick() -> bool:
+            before = ticks()
+            time.sleep(1)
+            return ticks() == before
+
+        # The word says OFFLINE before the thread sleeps: on a loaded machine, the way there may still take a tick.
+        until(second_without_a_tick, "a second in which nobody runs")
         assert {v.state for v in vcores("box").values() if v.alive} == {"OFFLINE"}

@@ -37,6 +37,9 @@ from procs import (
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
 from upcall.host.segment import folder
+from upcall.host.tables import queues
+from upcall.kern import const
+from upcall.kern.layout import evq_at, mbox_at
 
 # Definition
 
@@ -502,6 +505,34 @@ def test_drain_gives_up_after_its_time_and_says_what_waits(notes: Notes, gate: G
             proc.drain(0.01)
         gate.open()
         assert proc.drain(LONG_S) == []
+
+
+def test_drain_waits_for_a_bit_whose_vcore_has_cleared_check_bits_and_not_taken_it_yet(
+    notes: Notes, gate: Gate
+) -> None:
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    bits = proc.queue("bits", flags=upcall.flags.WORK_QUEUE | EventFlag.NOMSG)
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes(1)
+        gate.wait()
+
+    with running(proc):
+        queue.send("order")
+        notes.wait(1)
+        bits.send("order")
+        segment = proc.handle().segment
+        number = next(number for number, name in queues(segment).items() if name == "bits")
+        box = segment.u32(evq_at(segment.seg, number) + const.EVQ_MBOX) - 1
+        segment.put_u32(mbox_at(segment.seg, box) + const.MB_CHECK_BITS, 0)  # as if the vcore were at it
+        with pytest.raises(TimeoutError, match="queue 'bits'"):
+            proc.drain(0.01)
+        segment.put_u32(mbox_at(segment.seg, box) + const.MB_CHECK_BITS, 1)
+        gate.open()
+        assert proc.drain(LONG_S) == []
+        assert len(notes.read()) == 2
 
 
 def test_drain_does_not_wait_for_what_is_sent_after_the_call(notes: Notes, gate: Gate) -> None:

@@ -7,9 +7,9 @@ import time
 from ..front import port
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import evq_at, map_at, mbox_at, vcpd_at
+from ..kern.layout import evq_at, map_at, vcpd_at
 from ..kern.proc import startcore
-from ..parlib.mbox import mbox_end, waiting_in
+from ..parlib.mbox import has_bits, mbox_end, waiting_in
 from .handle import Handle
 from .tables import queues
 
@@ -19,7 +19,6 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
     nobody hosts them. TimeoutError past `timeout` seconds, naming what still waits."""
     segment, seg = handle.segment, handle.thread().seg
     ends = {box: mbox_end(seg, box) for box in _boxes(handle)}
-    ends = {box: end for box, end in ends.items() if end}
     deadline = None if timeout is None else time.monotonic() + timeout
     at = seg.procinfo + const.PI_DRAINERS
     port.add_word(seg, at, 1)
@@ -30,8 +29,11 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
             seen = segment.u32(seg.procinfo + const.PI_DRAIN_SEQ)
             left_out = [v for v in range(seg.max_vcores) if _unhosted(handle, v)]
             skip = {get_vcpd_mbox_priv(seg, v) for v in left_out}
-            waiting = [box for box, end in ends.items() if box not in skip and _waits(handle, box, end)]
-            if not waiting and not any(_bit_in_hand(handle, v) for v in range(seg.max_vcores)):
+            # A bit is in a hand before it leaves its mailbox, and back there before a dead host's hand is emptied: the
+            # hands are looked at on both sides of the mailboxes.
+            in_hand = _bit_in_hand(handle)
+            waiting = [box for box, end in ends.items() if box not in skip and _waits(seg, box, end)]
+            if not waiting and not in_hand and not _bit_in_hand(handle):
                 return [v for v in left_out if waiting_in(seg, get_vcpd_mbox_priv(seg, v), 0)]
             # A spammed message may lie with several vcores: one that sleeps on a copy handles it when it is given a core.
             for box in waiting:
@@ -53,13 +55,17 @@ def _boxes(handle: Handle) -> list[int]:
     return [box for box in dict.fromkeys(own + of_vcores) if 0 <= box < seg.nr_mboxes]
 
 
-def _waits(handle: Handle, box: int, end: int) -> bool:
-    seg = handle.segment.seg
-    return waiting_in(seg, box, end) or bool(handle.segment.u32(mbox_at(seg, box) + const.MB_CHECK_BITS))
+def _waits(seg: port.Seg, box: int, end: int) -> bool:
+    # An end of 0: it held no message. The bits, not `check_bits`: that is cleared before they are read.
+    return (end != 0 and waiting_in(seg, box, end)) or has_bits(seg, box)
 
 
-def _bit_in_hand(handle: Handle, v: int) -> bool:
-    return bool(handle.segment.u64(vcpd_at(handle.segment.seg, v) + const.VCPD_BIT)) and not _unhosted(handle, v)
+def _bit_in_hand(handle: Handle) -> bool:
+    segment = handle.segment
+    return any(
+        segment.u64(vcpd_at(segment.seg, v) + const.VCPD_BIT) and not _unhosted(handle, v)
+        for v in range(segment.seg.max_vcores)
+    )
 
 
 def _unhosted(handle: Handle, v: int) -> bool:
