@@ -28,6 +28,8 @@ from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident()
 
+cdef object NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4
+
 cdef int give_back(int former, int ours) except -1
 @cython.locals(error=int, ours=int, former=int, armed=bint)
 cdef int wait(Seg s, uint64_t at, uint64_t seen, uint64_t instead, int64_t timeout_ns) except -1
@@ -61,13 +63,17 @@ cdef class Sender:
     cdef Msg msg
     cdef uint64_t number(self, object type) except? 0xFFFF
     cdef int check(self) except -1
+    @cython.final
     cdef uint64_t put(self, Msg msg, uint64_t vcore) noexcept
     cdef uint64_t take_block(self, Msg msg) noexcept
     @cython.locals(at=uint64_t, seen=uint64_t, status=uint64_t)
     cdef uint64_t put_waiting(self, Msg msg, uint64_t vcore) except? 0xFFFF
     cdef uint64_t put_bit(self, Msg msg, uint64_t vcore) noexcept
+    @cython.final
     cdef int set_args(self, Msg msg, object arg1, object arg2, object arg3, object arg4) except -1
+    @cython.final
     cdef int send_filled(self, Msg msg, uint64_t wanted) except -1
+    @cython.final
     cdef int check_flags(self, Msg msg) except -1
     cdef int send_buffer(self, Msg msg, object payload, uint64_t wanted) except -1
     cdef int flush(self, uint64_t quickly) except -1

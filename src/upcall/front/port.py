@@ -13,7 +13,8 @@ import cython
 
 watch_forks()
 EMPTY = b""
-ZERO = 0
+# What stands for an argument not given. An object for each: to count one's references up and down for all takes longer.
+NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4 = object(), object(), object(), object()
 
 
 def bind(s: Seg, buffer: object) -> object:
@@ -316,7 +317,7 @@ class Sender:
         return status if status != OK else unless_gone(s)
 
     @cython.binding(False)
-    def send(self, type, payload=EMPTY, *, arg1=ZERO, arg2=ZERO, arg3=ZERO, arg4=ZERO, vcore=None):
+    def send(self, type, payload=EMPTY, *, arg1=NO_ARG1, arg2=NO_ARG2, arg3=NO_ARG3, arg4=NO_ARG4, vcore=None):
         """See `upcall.Queue.send`."""
         if self.thread != PyThread_get_thread_ident():
             return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
@@ -343,10 +344,10 @@ class Sender:
 
     def set_args(self, msg, arg1, arg2, arg3, arg4):
         """Converts the arguments, all of them before the message is touched: a conversion may run Python code that sends."""
-        a1: uint64_t = 0 if arg1 is ZERO else integer(arg1)
-        a2: uint64_t = 0 if arg2 is ZERO else integer(arg2)
-        a3: uint64_t = 0 if arg3 is ZERO else integer(arg3)
-        a4: uint64_t = 0 if arg4 is ZERO else integer(arg4)
+        a1: uint64_t = 0 if arg1 is NO_ARG1 else integer(arg1)
+        a2: uint64_t = 0 if arg2 is NO_ARG2 else integer(arg2)
+        a3: uint64_t = 0 if arg3 is NO_ARG3 else integer(arg3)
+        a4: uint64_t = 0 if arg4 is NO_ARG4 else integer(arg4)
         if (a1 >> 16) != 0 or (a2 >> 32) != 0:
             self.owner.fail_args(a1, a2)
         msg.arg1 = a1

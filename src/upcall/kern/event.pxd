@@ -50,7 +50,7 @@ cpdef void send_indir(Seg s, uint64_t queue, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t pick_vcore(Seg s, uint64_t evq, uint64_t flags, uint64_t vcoreid) noexcept nogil
 @cython.locals(capacity=uint64_t)
 cpdef uint64_t put_payload(Seg s, Msg msg) noexcept nogil
-@cython.locals(evq=uint64_t, flags=uint64_t, wanted=uint64_t, own=uint64_t, status=uint64_t)
+@cython.locals(evq=uint64_t, flags=uint64_t, wanted=uint64_t, own=uint64_t, status=uint64_t, mcp=bint)
 cpdef uint64_t send_event(Seg s, uint64_t queue, Msg msg, uint64_t vcoreid) noexcept nogil
 cpdef uint64_t unless_gone(Seg s) noexcept nogil
 cpdef void wake_if_private(Seg s, uint64_t vcoreid, uint64_t flags) noexcept nogil

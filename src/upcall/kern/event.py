@@ -393,17 +393,19 @@ def send_event(s: Seg, queue: int, msg: Msg, vcoreid: int) -> int:
         status = post_ev_msg(s, own - 1, msg, flags)
     if status != OK:
         return status
-    if (flags & EVENT_INDIR) or (own != 0 and not is_mcp(s)):
+    mcp = is_mcp(s)
+    if (flags & EVENT_INDIR) or (own != 0 and not mcp):
         # An SCP is told whatever the flags say, as in the seed: it has one vcore, and nobody else would look.
         # The message before alert_pending, a store before a load: the exchange to READY or of check_bits is the full
         # fence; pairs with `poll_queue`, which clears alert_pending, fences, and looks. The seed has a write barrier.
         send_indir(s, queue, wanted)
     else:
         try_notify(s, wanted, flags)
-    if not is_mcp(s):
-        # SCP: everything above before the state; pairs with `proc_wait` and `proc_yield`. The state is a summary, and may
-        # say RUNNING for a while though the vcore sleeps: its own word decides.
-        wrmb()
+    if not mcp:
+        # SCP: everything above before the state; pairs with `proc_wait` and `proc_yield`. No fence here: each way has
+        # passed one since it last wrote (the exchange to READY or of check_bits, `set_bit`'s, `wake_if_private`'s, those
+        # behind a spam). The state is a summary, and may say RUNNING for a while though the vcore sleeps: its own word
+        # decides.
         if proc_state(s) == P_WAITING or not vcore_will_look(s, 0):
             startcore(s, 0)
     return unless_gone(s)
