@@ -25,6 +25,8 @@ import upcall
 from upcall.errors import UpcallError
 from upcall.executor import Executor, RemoteTraceback
 from upcall.executor.pool import STARTS_MAX, Pool
+from upcall.kern import const
+from upcall.kern.layout import map_at
 
 NUMBER = 7
 
@@ -98,6 +100,20 @@ def raises_two() -> NoReturn:
 def executor() -> Iterator[Executor]:
     with Executor(2) as made:
         yield made
+
+
+class Pickled:
+    """An argument that looks about while it is pickled, and may refuse to be."""
+
+    def __init__(self, look: Callable[[], object], refused: bool = False) -> None:
+        self.look = look
+        self.refused = refused
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.look()
+        if self.refused:
+            raise TypeError("this one stays here")
+        return int, (7,)
 
 
 # As every executor
@@ -784,6 +800,30 @@ def test_an_executor_whose_workers_cannot_be_had_says_so(monkeypatch: pytest.Mon
             waits.result(30)
         with pytest.raises(RuntimeError, match="another one"):
             executor.submit(add, 1)
+
+
+def test_a_worker_wakes_up_while_its_task_is_pickled() -> None:
+    """And if there is no task then, it sleeps again; none is lost."""
+    with Executor(1) as executor:
+        assert executor.submit(add, 1).result() == 2
+        pool = executor._pool
+        assert pool is not None
+        segment = pool.remote.segment
+        word, state = map_at(segment.seg, 0), segment.seg.procinfo + const.PI_STATE
+        woken: list[bool] = []
+        for round in range(20):
+            while segment.u64(state) & 0xFF != const.P_WAITING or segment.u64(word) & 15 != const.VC_OFFLINE:
+                time.sleep(0.002)  # also behind a task that could not be pickled: its worker does not stay awake
+            asleep = segment.u64(word)
+            future = executor.submit(
+                add, Pickled(lambda asleep=asleep: woken.append(segment.u64(word) != asleep), refused=round % 2 == 0)
+            )
+            if round % 2:
+                assert future.result(30) == 8
+            else:
+                with pytest.raises(TypeError, match="stays here"):
+                    future.result(30)
+        assert woken == [True] * 20
 
 
 def test_a_map_of_what_is_no_iterable(executor: Executor) -> None:

@@ -239,6 +239,8 @@ class Inbox(Dispatcher):
         f.call = (fn, args, kwargs)
         if large_among(args) or (kwargs and large_among(kwargs.values())):
             args, kwargs = self.owner.outgoing(args, kwargs)
+        if not self.over:
+            self.out.wake()
         try:
             name: bytes = self.name_of(fn)
             if name is None:
