@@ -7,7 +7,7 @@ import time
 from ..front import port
 from ..kern import const
 from ..kern.event import get_vcpd_mbox_priv, get_vcpd_mbox_pub
-from ..kern.layout import evq_at, map_at, vcpd_at
+from ..kern.layout import Seg, evq_at, map_at, vcpd_at
 from ..kern.proc import startcore
 from ..parlib.mbox import has_bits, mbox_end, waiting_in
 from .handle import Handle
@@ -55,7 +55,7 @@ def _boxes(handle: Handle) -> list[int]:
     return [box for box in dict.fromkeys(own + of_vcores) if 0 <= box < seg.nr_mboxes]
 
 
-def _waits(seg: port.Seg, box: int, end: int) -> bool:
+def _waits(seg: Seg, box: int, end: int) -> bool:
     # An end of 0: it held no message. The bits, not `check_bits`: that is cleared before they are read.
     return (end != 0 and waiting_in(seg, box, end)) or has_bits(seg, box)
 
