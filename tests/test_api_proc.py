@@ -1134,6 +1134,33 @@ def test_a_spawned_worker_that_is_killed_is_replaced(tmp_path: Path) -> None:
     assert got == list(range(20))
 
 
+def test_a_spawned_worker_ends_as_a_forked_one(tmp_path: Path) -> None:
+    """No at-exit handler runs, no thread of the program's is waited for, and what was printed is there."""
+    source = """
+        import atexit, sys, threading
+        import upcall
+
+        proc = upcall.Proc("box", vcores=2, start_method=sys.argv[1])
+        orders = proc.queue("orders")
+        atexit.register(print, "at exit", flush=True)
+
+        @proc.main
+        def main():
+            threading.Thread(target=threading.Event().wait).start()
+
+        @proc.on("order")
+        def order(ev):
+            print("order")
+
+        if __name__ == "__main__":
+            with proc:
+                orders.send("order")
+    """
+    for method in ("fork", "spawn"):
+        with program(tmp_path, source, method) as process:
+            assert output(process) == "order\nat exit\n"
+
+
 def test_a_handler_that_a_spawned_worker_cannot_import_is_named() -> None:
     proc = Proc("box", vcores=1, start_method="spawn")
 

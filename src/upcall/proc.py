@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from .errors import FlagError, ForkedHandle, VCoreIdError
 from .flags import WORK_QUEUE, EventFlag, EventType, check_flags
 from .host import tables
-from .host.definition import Definition, Handler, QueueSpec, Registration, is_async, is_async_generator
+from .host.definition import Definition, Handler, QueueSpec, Registration, is_async, is_generator
 from .host.handle import Handle
 from .host.segment import check_name, parse_size
 from .host.stops import held
@@ -47,7 +47,7 @@ def _check_handler(of: str, handler: object) -> None:
 
 
 def _no_generator(what: str, function: object) -> None:
-    if is_async_generator(function):
+    if is_generator(function):
         raise TypeError(f"{what}, {function!r}, has a yield: its events would end before it does; drop the yield")
 
 
@@ -72,7 +72,8 @@ class Proc(Doors, SourceDoors):
     sit on pending mail, stopped or in one handler, before others take over (the event in its hands stays with it);
     `on_hang` "wait" until it moves again, or "kill" it when it has not after as long again: the event in its hands is then
     handled again, as after any death; `stop` what a stop does with waiting events: "drain" them, or leave them in the
-    segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker);
+    segment ("now"); `start_method` "fork" or "spawn" (the program's module is imported anew by each worker; either ends
+    without the program's at-exit handlers);
     `on_supervisor_death` what workers do when the process that started them dies: "carry_on" (one of them watches the
     others, until the process is started again, which takes them over), or "stop" after what is in hand.
 

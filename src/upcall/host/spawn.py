@@ -2,7 +2,8 @@
 
 A spawned worker runs `python -m upcall.host.spawn`, with the module's name (or the path of a program that was run as a
 script), the process's name and the vcore id. What is not created by importing the module cannot be had there: a handler
-that is defined inside a function is refused before anything starts.
+that is defined inside a function is refused before anything starts. It ends as a forked one does: what is printed is
+flushed, and no at-exit handler runs.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def _find(where: str, name: str) -> Program:
 
 
 def main() -> int:
-    """A spawned worker's whole life."""
+    """A spawned worker's life."""
     from .worker import worker_process
 
     where, name, vcoreid, parent, path, arguments = json.loads(sys.argv[1])
@@ -82,4 +83,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from .supervisor import in_child
+
+    in_child(main)
