@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ import uvloop
 import upcall
 from procs import LONG_S, Gate, Notes, Words, abandon, discard, left, log_to, output, program, running, until
 from procs import vcore_info as vcores
-from upcall import EventFlag, Proc, inspect
+from upcall import EventFlag, EventType, Proc, inspect
+from upcall.kern import const
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop] | None] = {"asyncio": None, "uvloop": uvloop.new_event_loop}
 
@@ -123,6 +126,147 @@ def test_a_full_vcore_leaves_its_queue_to_others(notes: Notes, gate: Gate) -> No
         sent(queue, 2)
         assert {vcore for (vcore,) in notes.wait(2)} == {0, 1}
         gate.open(2)
+
+
+def test_a_full_vcore_that_sleeps_takes_what_waits_when_its_task_ends(loop: Any, notes: Notes, gate: Gate) -> None:
+    """Nobody tells it then: it looks again by itself."""
+    proc = Proc("box", vcores=1, max_concurrent=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.arg1)
+        await passes(gate)
+
+    with running(proc):
+        for i in range(0, 20, 2):
+            queue.send("order", arg1=i)
+            notes.wait(i + 1)
+            queue.send("order", arg1=i + 1)
+            until(lambda: inspect.snapshot("box").vcores[0].state == "OFFLINE", "a vcore asleep")
+            assert len(notes.read()) == i + 1
+            gate.open(1)
+            notes.wait(i + 2)
+            gate.open(1)
+            proc.drain(timeout=LONG_S)
+    assert notes.read() == [[i] for i in range(20)]
+
+
+def test_full_vcores_lose_nothing_between_them(loop: Any) -> None:
+    words = Words(300)
+    proc = Proc("box", vcores=2, max_concurrent=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(ev.arg1 % 3 * 0.0005)
+        words[ev.arg1] += 1
+
+    with running(proc):
+        for i in range(300):
+            queue.send("order", arg1=i)
+            if i % 7 == 0:
+                time.sleep(0.001)  # so that they also meet an empty queue
+            if i % 50 == 49:
+                proc.drain(timeout=LONG_S)
+    assert words.bytes() == b"\1" * 300
+    words.close()
+
+
+class OnlyAwait:
+    """All that an awaitable has to have."""
+
+    def __init__(self, steps: Any) -> None:
+        self.steps = steps
+
+    def __await__(self) -> Any:
+        return self.steps
+
+
+class LikeCython:
+    """A coroutine that is none of Python's own."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self.send, self.throw, self.close = coroutine.send, coroutine.throw, coroutine.close
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+
+class Sends(OnlyAwait):
+    """A `send` that is not a coroutine's."""
+
+    def send(self, data: bytes) -> None:
+        raise AssertionError("not for you")
+
+
+def test_whatever_can_be_awaited_is_a_task(loop: Any, notes: Notes, tmp_path: Path) -> None:
+    proc = Proc("box", vcores=1, loop=loop or asyncio.new_event_loop)
+    queue = proc.queue("orders")
+
+    async def sleeps(what: str) -> None:
+        await asyncio.sleep(0.001)
+        notes(what)
+
+    @types.coroutine
+    def of_a_generator(what: str) -> Any:
+        yield from sleeps(what).__await__()
+
+    async def awaited() -> None:
+        """Awaited once too often."""
+
+    used = awaited()
+    with pytest.raises(StopIteration):
+        used.send(None)
+    kinds: dict[str, Callable[[str], Any]] = {
+        "future": lambda what: asyncio.ensure_future(sleeps(what)),
+        "generator": of_a_generator,
+        "only __await__": lambda what: OnlyAwait(sleeps(what).__await__()),
+        "an iterator": lambda what: OnlyAwait(iter([notes(what)])),
+        "with a send": lambda what: Sends(sleeps(what).__await__()),
+        "like Cython's": lambda what: LikeCython(sleeps(what)),
+        "no iterator": lambda what: OnlyAwait(3),
+        "used": lambda what: used,
+    }
+    for kind, make in kinds.items():
+        proc.on(kind)(lambda ev, make=make: make(ev.type))
+
+    proc.on("a task")(types.coroutine(lambda ev: (yield from sleeps("itself").__await__())))
+    with log_to(tmp_path / "log") as log, running(proc):
+        for kind in kinds:
+            queue.send(kind)
+        queue.send("a task")
+        proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].errors == 2
+    assert sorted(what for (what,) in notes.read()) == sorted([*list(kinds)[:6], "itself"])
+    assert "__await__() returned non-iterator of type 'int'" in log.read_text()
+    assert "cannot reuse already awaited coroutine" in log.read_text()
+
+
+@pytest.mark.parametrize("kind", ["an iterator", "like Cython's"])
+def test_whatever_is_awaited_can_be_cancelled(kind: str, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=asyncio.new_event_loop)
+    queue = proc.queue("orders")
+
+    async def waits() -> None:
+        await asyncio.sleep(LONG_S * 100)
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> Any:
+        notes("begun")
+        return OnlyAwait(itertools.repeat(None)) if kind == "an iterator" else LikeCython(waits())
+
+    with running(proc, stop="now"):
+        queue.send("order")
+        notes.wait(1)
+    assert left("box") == 1
+    discard("box")
 
 
 def test_handlers_of_both_kinds_share_a_queue(loop: Any, notes: Notes) -> None:
@@ -512,6 +656,44 @@ def test_a_supervisors_death_leaves_the_loops_running(notes: Notes) -> None:
     assert sorted(notes.read()) == [[1], [2]]
 
 
+@pytest.mark.parametrize("stop", ["drain", "restart"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_call_that_needs_the_loop_ends_while_its_vcore_ends(stop: str, waits: bool, notes: Notes) -> None:
+    """Called by a handler that is over, or by one whose task waits for the call."""
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    futures: dict[int, asyncio.Future[int]] = {}
+
+    def ask(loop: asyncio.AbstractEventLoop) -> int:
+        segment = proc.handle().segment
+        if stop == "restart":
+            os.kill(os.getpid(), signal.SIGTERM)
+        while stop == "drain" and not segment.u32(segment.seg.procinfo + const.PI_STOP):
+            time.sleep(0.001)
+        return asyncio.run_coroutine_threadsafe(asyncio.sleep(0.01, 42), loop).result()
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        loop = asyncio.get_running_loop()
+        ident = proc.call(ask, loop)
+        futures[ident] = loop.create_future()
+        notes("begun", os.getpid())
+        if waits:
+            notes("task", await futures[ident])
+
+    @proc.on(EventType.SYSCALL)
+    def called(ev: upcall.Event) -> None:
+        futures[ev.arg3].set_result(proc.result(ev))
+        notes("event", os.getpid())
+
+    with running(proc):
+        queue.send("order")
+        pid = notes.wait(1)[0][1]
+        if stop == "restart":
+            notes.wait(2 + waits)
+    assert sorted(notes.read()[1:]) == [["event", pid], *([["task", 42]] if waits else [])]
+
+
 # Bad input
 
 
@@ -536,9 +718,14 @@ def test_a_handler_with_a_yield_is_refused() -> None:
     async def order(ev: upcall.Event) -> Any:
         yield ev
 
-    for register in (lambda: proc.on("order")(order), lambda: proc.queue("orders", handler=order)):
+    def plain(ev: upcall.Event) -> Any:
+        yield ev
+
+    for handler in (order, plain):
         with pytest.raises(TypeError, match="has a yield"):
-            register()
+            proc.on("order")(handler)
+        with pytest.raises(TypeError, match="has a yield"):
+            proc.queue("orders", handler=handler)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 import upcall
-from procs import Gate, Notes, abandon, bereave, discard, ended, forked, kill_workers, running, until
+from procs import Gate, Notes, abandon, bereave, discard, ended, forked, kill_workers, output, program, running, until
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, Proc, Ready, inspect
 from upcall.host.segment import folder
@@ -719,6 +720,31 @@ def test_nobody_knows_how_a_worker_died_that_another_worker_watched(notes: Notes
     assert died[5:] == [pid, None, None]
 
 
+def test_all_calls_that_have_ended_when_a_worker_leaves_have_results(notes: Notes, gate: Gate) -> None:
+    """Several that end at once, beside mail for the queue that is others' by then."""
+    proc = define(vcores=1)
+    all_done = [threading.Event() for _ in range(5)]
+
+    @proc.on("call")
+    def call(ev: Any) -> None:
+        for done in all_done:
+            proc.call(done.set)
+        for done in all_done:
+            done.wait()
+        calls = proc.handle().calls_of(0)  # type: ignore[attr-defined]
+        while calls.told.qsize() < 5:
+            os.sched_yield()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    @proc.on(EventType.SYSCALL)
+    def done(ev: Any) -> None:
+        notes(proc.result(ev))
+
+    with running(proc):
+        proc.queue("in").send("call")
+        assert notes.wait(5) == [[None]] * 5
+
+
 def test_a_worker_that_is_to_end_waits_for_its_calls(notes: Notes, gate: Gate) -> None:
     def wait_for_gate(i: int) -> int:
         gate.wait()
@@ -858,9 +884,50 @@ def test_bad_signals_are_refused(
         proc.signals(*numbers, **options)
 
 
-def test_signals_of_threads_and_of_a_running_process_are_refused() -> None:
-    with pytest.raises(ValueError, match="host='thread'"):
-        Proc("box", host="thread").signals(signal.SIGHUP)
+THREADS = """
+import os, signal, threading
+import upcall
+
+proc = upcall.Proc("box", vcores=2, host="thread")
+proc.signals(signal.SIGHUP, signal.SIGRTMIN)
+
+@proc.on(upcall.EventType.POSIX_SIGNAL)
+def came(ev):
+    child = os.fork()
+    if child == 0:
+        os._exit(signal.SIGHUP in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    print(ev.arg1, threading.current_thread() is threading.main_thread(), os.waitpid(child, 0)[1], flush=True)
+
+proc.alarm(after=0, type="ready", queue=proc.queue("in"))
+proc.on("ready")(lambda ev: print("ready", flush=True))
+proc.run()
+print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_signals_of_threads_are_events_if_they_are_run_in_the_main_thread(tmp_path: Path) -> None:
+    with program(tmp_path, THREADS) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        for number in (signal.SIGHUP, signal.SIGRTMIN, signal.SIGHUP):
+            process.send_signal(number)
+            assert process.stdout.readline() == f"{int(number)} False 0\n"
+        process.terminate()
+        assert output(process) == "set()\n"
+        assert process.returncode == 0
+
+
+def test_signals_that_threads_cannot_have_are_refused() -> None:
+    proc = Proc("box", host="thread")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with pytest.raises(ValueError, match="cannot be an event with host='thread'"):
+            proc.signals(number)
+    proc.signals(signal.SIGHUP)
+    with pytest.raises(ValueError, match=r"call run\(\) in the main thread, or use host='process'"):
+        proc.start()
+
+
+def test_signals_of_a_running_process_are_refused() -> None:
     with running(define()) as proc, pytest.raises(RuntimeError, match="runs already"):
         proc.signals(signal.SIGHUP)
 

@@ -11,6 +11,7 @@ in a `Hand`, until the task has ended, or is cancelled and the message put back.
 
 import cython
 
+CO_ITERABLE_COROUTINE = cython.declare(cython.int, 0x100)
 TURN_NS = cython.declare(uint64_t, 1000)
 
 KEEP = object()
@@ -297,7 +298,10 @@ class Dispatcher(VCore):
         if got is KEEP:
             return True
         if not cython.cast(cython.bint, PyCoro_CheckExact(got)) and not hasattr(got, "__await__"):
-            return False
+            # Of a `types.coroutine`: awaitable, without `__await__`.
+            code = getattr(got, "gi_code", None)
+            if code is None or not code.co_flags & CO_ITERABLE_COROUTINE:
+                return False
         if self.start_task is None:
             if hasattr(got, "close"):
                 got.close()

@@ -42,6 +42,8 @@ class Calls:
         self.told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.threads = 0
         self.under_way = 0
+        self.after: Callable[[], object] = lambda: None
+        """Called in a helper thread when the event of one that has ended is there."""
 
     def begin(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], value: int) -> int:
         """Has a helper thread call it. The call's id."""
@@ -67,6 +69,11 @@ class Calls:
                 self.told.get_nowait()
                 self.under_way -= 1
         return self.under_way < before
+
+    def running(self) -> bool:
+        """Whether one is under way. The events of all others are there."""
+        self._count()
+        return self.under_way > 0
 
     def wait(self) -> bool:
         """Waits until one more has ended, and its event is there. False if none is under way."""
@@ -99,6 +106,7 @@ class Calls:
             while True:
                 self._tell(*self.done.get())
                 self.told.put(None)
+                self.after()
 
     def _tell(self, ident: int, value: int, name: str) -> None:
         """Sends the event, and waits for room if there is none. Then the call is over: whoever dies in between is told of

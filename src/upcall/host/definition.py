@@ -11,7 +11,7 @@ from ..flags import EventFlag, EventType
 from .handle import Handle
 
 Handler = Callable[[Any], object]
-CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR = 0x80, 0x100, 0x200
+CO_GENERATOR, CO_COROUTINE, CO_ITERABLE_COROUTINE, CO_ASYNC_GENERATOR = 0x20, 0x80, 0x100, 0x200
 """As in `inspect`, which takes too long to import."""
 
 
@@ -98,9 +98,9 @@ def is_async(function: Any) -> bool:
     return bool(_code_flags(function) & (CO_COROUTINE | CO_ITERABLE_COROUTINE))
 
 
-def is_async_generator(function: Any) -> bool:
-    """Whether a call of this function gives something to iterate over: an `async def` with a `yield`."""
-    return bool(_code_flags(function) & CO_ASYNC_GENERATOR)
+def is_generator(function: Any) -> bool:
+    """Whether a call of this function gives something to iterate over: it has a `yield`, and is no coroutine."""
+    return bool(_code_flags(function) & (CO_GENERATOR | CO_ASYNC_GENERATOR)) and not is_async(function)
 
 
 def _code_flags(function: Any) -> int:

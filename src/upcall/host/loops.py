@@ -12,6 +12,7 @@ stays until the tasks have ended. With "now" they are cancelled, and the events 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -114,18 +115,19 @@ class LoopHost(VCoreHost):
             self.parked = False
             self._count(const.VCPD_WAKEUPS)
         stop = self.stopping()
+        # Before the looks: of a call that has ended by now they find the event.
+        calling = bool(stop or dispatcher.leaving) and self._calls_run()
         if stop == const.STOP_NOW:
             self._end()
         elif dispatcher.leaving:
-            self._end_calls()
-            self._end()
+            if parlib.handle_mbox(dispatcher, dispatcher.priv):
+                self._again()
+            elif not calling:
+                self._end()
         elif dispatcher.look() + self.run_threads() or dispatcher.retry_held() or (stop and self._look_once_more()):
             self._again()
-        elif stop and not self.tasks:
-            if self._call_ends():
-                self._again()
-            else:
-                self._end()
+        elif stop and not self.tasks and not calling:
+            self._end()
         elif not parlib.vcore_yield(dispatcher):
             self._again()
         else:
@@ -138,6 +140,18 @@ class LoopHost(VCoreHost):
         """Before a drain ends: a full look."""
         parlib.look_everywhere(self.dispatcher)
         return self.dispatcher.look() + self.run_threads()
+
+    def _calls_run(self) -> bool:
+        """Whether calls are under way; the loop goes on meanwhile, since they may need it."""
+        calls = self.handle.calls.get(self.vcoreid)
+        if calls is None:
+            return False
+        calls.after = self._call_over
+        return calls.running()
+
+    def _call_over(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.running.call_soon_threadsafe(self._again)
 
     def _count(self, counter: int) -> None:
         at = vcpd_at(self.seg, self.vcoreid) + counter
@@ -219,12 +233,17 @@ class LoopHost(VCoreHost):
             log.error("%s: main failed", self.report.who, exc_info=error)
 
 
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
 @types.coroutine
 def stepwise(
     awaitable: Any, took: Callable[[float], None], check_child: Callable[[BaseException | None], None]
 ) -> Generator[Any, Any, Any]:
     """Awaits, and tells after each step how many seconds it took; and whether it was a forked child that came back."""
-    steps = awaitable if hasattr(awaitable, "send") else awaitable.__await__()
+    # Of other awaitables only `__await__` is known: what it returns need have no `send`, `throw` or `close`.
+    steps = awaitable if isinstance(awaitable, types.CoroutineType) else _awaited(awaitable)
     go_on: Callable[[Any], Any] = steps.send
     what: Any = None
     while True:

@@ -16,7 +16,7 @@ import queue
 import select
 import signal
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..errors import UpcallError
 from ..flags import EventType
@@ -34,6 +34,17 @@ OURS = (signal.SIGINT, signal.SIGTERM)
 def block(numbers: Iterable[int]) -> set[signal.Signals | int]:
     """Blocks the signals that are wanted; the former mask."""
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, set(numbers) - set(OURS)))
+
+
+@contextlib.contextmanager
+def blocked(numbers: Iterable[int]) -> Iterator[None]:
+    """Blocks the signals that are wanted, and for threads that are started meanwhile; not in forked children."""
+    before = block(numbers)
+    forks.unblock_in_child(set(numbers) - set(OURS) - before)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SignalThread:

@@ -22,6 +22,7 @@ from .definition import Program
 from .owner import finish, left_over, open_for_owner, write_tables
 from .segment import Segment
 from .settle import open_host, settle, wait_for_end
+from .signals import blocked
 from .sources import Sources
 from .stops import StopSignals, held
 from .watch import Watcher
@@ -121,7 +122,7 @@ class ThreadsInBackground:
         """The watcher's thread: a vcore that hangs keeps no mail from the others."""
         seg = self.segment.attach(const.ROLE_SUPERVISOR)
         watcher = Watcher(self.segment, seg, self.proc.definition, None)
-        sources = Sources(self.segment, SUPERVISOR_SOCKET)
+        sources = Sources(self.segment, SUPERVISOR_SOCKET, self.proc.definition.signals)
         make_all(sources, self.proc.definition, False)
         with selectors.DefaultSelector() as selector:
             for file in (watcher, sources, self.enough):
@@ -165,6 +166,11 @@ class ThreadsInBackground:
 
 def start_threads(proc: Program) -> ThreadsInBackground:
     """`Proc.start` with threads."""
+    if proc.definition.signals:
+        raise ValueError(
+            f"signals of {proc.name!r} with host='thread': the program's other threads would take them; call run() in the "
+            "main thread, or use host='process'"
+        )
     background = ThreadsInBackground(proc)
     try:
         background.start()
@@ -178,7 +184,7 @@ def start_threads(proc: Program) -> ThreadsInBackground:
 
 def run_threads(proc: Program) -> None:
     """`Proc.run` with threads: until SIGINT or SIGTERM; a second one ends it at once."""
-    with StopSignals() as signals, selectors.DefaultSelector() as selector:
+    with StopSignals() as signals, blocked(proc.definition.signals), selectors.DefaultSelector() as selector:
         selector.register(signals.fd, selectors.EVENT_READ)
         background = ThreadsInBackground(proc, signals.wake)
         background.start()

@@ -353,7 +353,8 @@ class VCoreHost:
     def _end_calls(self) -> None:
         """Before this host leaves: nobody else has the results of its calls."""
         while self._call_ends() and self.stopping() != const.STOP_NOW:
-            parlib.work(self.dispatcher)
+            while parlib.handle_mbox(self.dispatcher, self.dispatcher.priv):
+                pass  # one at a time, since it is to leave; several may have ended
 
     def leave(self) -> None:
         """Hosts the vcore no longer: what it answered for is announced to the others."""

@@ -64,13 +64,12 @@ class SourceDoors(AlarmDoors):
         SIGTERM and SIGINT do not end the process any more if they are named here (`Proc.stop` and `upcall stop` do; a
         worker still ignores SIGINT). The others are blocked in the process, and in programs that its handlers start.
 
-        ValueError for a number that is no signal's, or cannot be had, or with host="thread"."""
+        With host="thread" the process must be `run`, in the main thread, which blocks them for all its vcores; threads of
+        the program that were there before have to block them too.
+
+        ValueError for a number that is no signal's, or cannot be had; with host="thread" SIGTERM and SIGINT neither."""
         if not self._defining():
             raise RuntimeError(f"Proc.signals of {self.name!r}: it runs already; define everything before it starts")
-        if self.definition.host == "thread":
-            raise ValueError(
-                "signals with host='thread': the program's own threads would take them; use host='process'"
-            )
         if not numbers:
             raise ValueError("signals without a number: name some, for example signal.SIGHUP")
         for number in numbers:
@@ -78,6 +77,11 @@ class SourceDoors(AlarmDoors):
                 raise ValueError(f"{number!r} is not a signal's number: use signal.SIGHUP and the like")
             if number in NEVER:
                 raise ValueError(f"{signal.Signals(number).name} cannot be an event: {NEVER[signal.Signals(number)]}")
+            if self.definition.host == "thread" and number in (signal.SIGTERM, signal.SIGINT):
+                raise ValueError(
+                    f"{signal.Signals(number).name} cannot be an event with host='thread': nothing else could stop the "
+                    "process; use host='process'"
+                )
         name = self._registered(EventType.POSIX_SIGNAL, queue, "signals")
         if EventFlag.NOMSG in self.definition.queues[name].flags:
             raise FlagError(f"queue {name!r}: a {EventFlag.NOMSG!r} queue cannot say which signal came; drop the flag")
