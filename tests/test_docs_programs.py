@@ -1,0 +1,104 @@
+"""The programs of docs/asyncio.md and docs/executor.md do what the pages say, as they stand there; parts of programs stand
+in a program that gives them what they leave out. (That of docs/sources.md is in test_examples_sources.py.)"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import upcall
+from procs import output, program, until, vcore_info
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages' processes have the usual names."""
+    (tmp_path / "segments").mkdir(mode=0o700)
+    monkeypatch.setenv("UPCALL_DIR", str(tmp_path / "segments"))
+
+
+def blocks(page: str) -> list[str]:
+    """The page's Python, block by block."""
+    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
+
+
+def connected(name: str, queue: str) -> upcall.Remote:
+    """A connection to a process that another program is just starting."""
+
+    def connect() -> upcall.Remote | None:
+        try:
+            remote = upcall.connect(name)
+            if queue in remote.queues:
+                return remote
+            remote.close()
+        except upcall.UpcallError:
+            pass
+        return None
+
+    found: upcall.Remote = until(connect, f"queue {queue} of {name}")
+    return found
+
+
+def test_handlers(tmp_path: Path) -> None:
+    with program(tmp_path, blocks("asyncio.md")[0]) as process:
+        with connected("ingest", "orders") as remote:
+            remote.queue("orders").send("order.created", b"abc")
+            until(lambda: sum(vcore.handled for vcore in vcore_info("ingest").values()))
+        process.send_signal(signal.SIGTERM)
+        assert re.fullmatch(r"vcore [0-3] took b'abc'\n", output(process))
+
+
+@pytest.mark.parametrize("run", ["asyncio.run(main())", "trio.run(main)", "uvloop.run(main())"])
+def test_a_program_with_a_loop_of_its_own_and_sending(tmp_path: Path, run: str) -> None:
+    receiver = (
+        blocks("asyncio.md")[1]
+        .replace("asyncio.run(main())", run)
+        .replace("import asyncio", "import asyncio, trio, uvloop")
+    )
+    sender = "import asyncio, upcall\nasync def main():\n  with upcall.connect('me') as remote:\n"
+    sender += (
+        textwrap.indent(blocks("asyncio.md")[2], "    ").replace('"orders"', '"in"').replace("order.created", "order")
+    )
+    sender += "    await remote.queue('in').asend('order', b'last', arg1=1)\nasyncio.run(main())\n"
+    with program(tmp_path, receiver, name="me.py") as process:
+        connected("me", "in").close()
+        assert subprocess.run([sys.executable, "-c", sender]).returncode == 0
+        assert output(process) == "b'...'\n" * 3 + "b'last'\n"
+
+
+def test_a_loop_of_another_kind(tmp_path: Path) -> None:
+    source = "import select, upcall\n" + blocks("asyncio.md")[3].replace(
+        "            ev.done()", "            ev.done(); print(end='', flush=True)"
+    )
+    with program(tmp_path, source) as process:
+        with connected("me", "in") as remote:
+            remote.queue("in").send("order", b"abc")
+        assert process.stdout
+        assert process.stdout.readline() == "b'abc'\n"
+
+
+def test_an_executor(tmp_path: Path) -> None:
+    (source, *_) = blocks("executor.md")
+    assert "range(1_000_000)" in source
+    with program(tmp_path, source.replace("1_000_000", "10_000")) as process:
+        assert output(process) == f"{sum(x * x for x in range(10_000))}\n"
+
+
+def test_joblib(tmp_path: Path) -> None:
+    given = """
+        class search:
+            def fit(X, y):
+                print(joblib.Parallel()(joblib.delayed(max)(x, y) for x in X))
+        X, y = range(3), 1
+    """
+    part = blocks("executor.md")[-1]
+    with program(tmp_path, "import joblib\n" + textwrap.dedent(given) + part) as process:
+        assert output(process) == "[1, 1, 2]\n"
