@@ -1176,3 +1176,42 @@ def test_a_proc_that_a_spawned_worker_cannot_find_is_refused() -> None:
     proc.on("order")(print)
     with pytest.raises(ValueError, match="process 'box' is not a global of any module"):
         proc.start()
+
+
+@pytest.mark.parametrize("way", ["signal.SIG_IGN", "wait_for_any"])
+def test_a_program_with_ways_of_its_own_with_its_children(tmp_path: Path, way: str) -> None:
+    """It ignores how they end, or waits for any: ours end all the same, and how is known. Workers have the program's way."""
+    source = f"""
+        import contextlib, os, signal, sys, upcall
+
+        def wait_for_any(*args):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(-1, os.WNOHANG)
+
+        before = {way}
+        signal.signal(signal.SIGCHLD, before)
+        proc = upcall.Proc("box", vcores=1)
+        queue = proc.queue("in")
+
+        @proc.on("call")
+        def call(ev):
+            if not ev.redelivered:
+                os._exit(3)
+            print(signal.getsignal(signal.SIGCHLD) == before, flush=True)
+
+        with proc:
+            queue.send("call")
+            proc.drain()
+        with upcall.Executor(1) as pool:
+            try:
+                pool.submit(os._exit, 4).result()
+            except upcall.WorkerDied as error:
+                print(error.exitcode)
+            print(pool.submit(abs, -5).result())
+        print(signal.getsignal(signal.SIGCHLD) == before)
+    """
+    with program(tmp_path, source) as process:
+        said = output(process)
+        assert process.returncode == 0, said
+    assert [line for line in said.splitlines() if "exit code" not in line] == ["True", "4", "5", "True"]
+    assert "worker ended (exit code 3)" in said

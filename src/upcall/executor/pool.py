@@ -20,6 +20,7 @@ from ..front.tasks import Inbox
 from ..host import segment as files
 from ..host.background import start_child
 from ..host.handle import Handle
+from ..host.linux import reap
 from ..host.owner import open_for_owner
 from ..host.segment import open_segment
 from ..host.settle import has_ended, open_host, wait_for_end
@@ -240,7 +241,7 @@ class Pool:
 
     def _start_again(self, fails: int) -> None:
         old = self.background
-        _, status = os.waitpid(old.pid, 0)
+        status = reap(old.pid)
         os.close(old.pidfd)
         old.pidfd = -1
         log.warning("%s: its supervisor has ended (%s); another one follows", self.config.name, _how(status))
@@ -286,7 +287,7 @@ class Pool:
         if not has_ended(background.pidfd):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(background.pidfd, signal.SIGTERM)
-        os.waitpid(background.pid, 0)
+        reap(background.pid)
         os.close(background.pidfd)
 
     def _kill_workers(self, segment: files.Segment) -> None:
@@ -317,7 +318,7 @@ class Pool:
         self.segment.close()
 
 
-def _how(status: int) -> str:
+def _how(status: int | None) -> str:
     from ..host.worker import describe_exit
 
     return describe_exit(status)

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, Literal
 from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..kern import const
 from .definition import Program
+from .linux import reap
 from .settle import has_ended, wait_for_end
 from .stopping import stop_workers
 from .stops import StopSignals, held, let_in
@@ -66,18 +67,19 @@ class Background:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.pidfd, number)
         status = self._wait(end, timeout)
-        if status and not self.stopper:
+        if status != 0 and not self.stopper:
             self._stop_workers(stop)
             status = self._wait(end, timeout)
         if status == OTHERS:
             log.warning("%s: its supervisor had died, and somebody else attends it now: not stopped", self.proc.name)
 
-    def _wait(self, end: float | None, timeout: float | None) -> int:
-        """The child's exit code, negative for a signal."""
+    def _wait(self, end: float | None, timeout: float | None) -> int | None:
+        """The child's exit code, negative for a signal; None if nobody knows."""
         if not wait_for_end(self.pidfd, None if end is None else int(max(0.0, end - time.monotonic()) * 1000)):
             raise TimeoutError(f"process {self.proc.name!r} (pid {self.pid}) still stops after {timeout} s")
         os.close(self.pidfd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        status = reap(self.pid)
+        return None if status is None else os.waitstatus_to_exitcode(status)
 
     def _stop_workers(self, stop: str) -> None:
         """Stops workers without a supervisor, in a child: it goes on if we do not wait for it to the end."""
@@ -129,7 +131,7 @@ def start_child(proc: Program, launch: Callable[[Program, Starter, BinaryIO], in
     except BaseException:
         _give_up(pid)
         raise
-    _, status = os.waitpid(pid, 0)
+    status = reap(pid)
     kind, _, message = said.partition(":")
     errors: dict[str, type[Exception]] = {
         "NameInUse": NameInUse,
@@ -143,7 +145,7 @@ def _give_up(pid: int) -> None:
     """Ends a supervisor whose start was interrupted, and waits for its end."""
     if pid:
         os.kill(pid, signal.SIGINT)
-        os.waitpid(pid, 0)
+        reap(pid)
 
 
 def supervise(proc: Program, starter: Starter, kind: type[Supervisor]) -> int:

@@ -52,7 +52,8 @@ def died_in_call(name: str, call: str, pid: int, how: int) -> WorkerDied:
         status = (how - const.CALL_EXITED) << 8
     elif how >= const.CALL_KILLED:
         status = how - const.CALL_KILLED
-    text = "nobody knows how" if status is None else describe_exit(status)
+    how_it_died = describe_exit(status)
     return WorkerDied(
-        f"worker {pid} of {name!r} died ({text}) while it called {call}, or before it had the result", call, pid, status
-    )
+        f"worker {pid} of {name!r} died ({how_it_died}) while it called {call}, or before it had the result",
+        call, pid, status,
+    )  # fmt: skip

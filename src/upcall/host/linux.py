@@ -122,6 +122,14 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def reap(pid: int) -> int | None:
+    """Waits for a child to end, and lets its pid go: its wait status; None if the program has taken that (SIGCHLD is
+    ignored, or somebody waits for any child)."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, 0)[1]
+    return None
+
+
 def exit_status(pid: int) -> int | None:
     """The wait status of a child that has ended, which is not reaped here; None if it is nobody's that we know."""
     with contextlib.suppress(ChildProcessError):

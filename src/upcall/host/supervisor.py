@@ -38,7 +38,7 @@ from .changes import Changes, after_take_over
 from .control import Control
 from .defined import make_all
 from .definition import Program
-from .linux import exit_status
+from .linux import exit_status, reap
 from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
 from .signals import block
@@ -123,6 +123,8 @@ class Supervisor:
         self.watcher = Watcher(self.segment, self.seg, proc.definition, self._kill)
         self.when_readable(self.watcher, self._look_soon)
         self.mask = block(proc.definition.signals)
+        # Not the program's ways with its children, for ours: it may ignore how they end, or wait for any.
+        self.on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.sources = Sources(self.segment, SUPERVISOR_SOCKET, proc.definition.signals)
         self.when_readable(self.sources, self.sources.run)
         self.look_at: float | None = 0.0
@@ -230,6 +232,7 @@ class Supervisor:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+        signal.signal(signal.SIGCHLD, self.on_child)
         self.control.close_in_child()
         self.sources.close_in_child()
         self.selector.close()
@@ -366,8 +369,7 @@ class Supervisor:
         """Waits for a worker's end, and lets its pid go."""
         wait_for_end(worker.pidfd)
         if worker.child:
-            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or somebody waits for any child
-                os.waitpid(worker.pid, 0)
+            reap(worker.pid)
         os.close(worker.pidfd)
         worker.pid, worker.pidfd = 0, -1
 
@@ -377,7 +379,7 @@ class Supervisor:
         pid, status = worker.pid, exit_status(worker.pid) if worker.child else None
         self.ended(worker, pid, status)
         asked, worker.asked, worker.kill_at, worker.tell_at = worker.asked, False, None, None
-        worker.said = "nobody knows how" if status is None else describe_exit(status)
+        worker.said = describe_exit(status)
         again = settle(self.segment, self.seg, worker.vcoreid, ended=pid) or 0
         self.sources.somebody_died()  # before it is reaped: its calls say how it ended
         self._reap(worker)
@@ -452,6 +454,7 @@ class Supervisor:
         self.watcher.close()
         self.segment.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        signal.signal(signal.SIGCHLD, self.on_child)
         self.control.tell_stopped(removed, left)
 
 

@@ -447,8 +447,10 @@ def bind_tables(proc: Program, segment: Segment) -> None:
         segment.detach(seg)
 
 
-def describe_exit(status: int) -> str:
-    """ "exit code 1", or "signal 9 (SIGKILL)", of a wait status."""
+def describe_exit(status: int | None) -> str:
+    """ "exit code 1", or "signal 9 (SIGKILL)", of a wait status; None: "nobody knows how"."""
+    if status is None:
+        return "nobody knows how"
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         with contextlib.suppress(ValueError):  # most realtime signals have no name
