@@ -132,6 +132,27 @@ def one_indirection_is_enough(s: Scenario) -> None:
         assert told == 1, f"G9: {told} indirections for two messages"
 
 
+def core_before_its_message(s: Scenario, *, sends: bool = True) -> None:
+    """A core is given to a vcore of a process that is WAITING, for a message that comes later, or never (it cannot be
+    pickled): the vcore wakes, finds nothing, and goes to sleep, maybe just when it comes."""
+    p = Process(s, vcores=2)
+    p.queue()
+    p.vcore(0)
+    seg, kern = p.attach(), p.kern
+
+    def submits() -> None:
+        if kern.proc.proc_state(seg) == const.P_WAITING:
+            kern.proc.startcore(seg, kern.event.fallback_vcore(seg, 0))
+        if sends:
+            s.note("sent", 1, kern.event.send_event(seg, 0, p.message(1), const.NO_VCORE))
+
+    s.actor(submits, name="sender", slot=seg.my_slot)
+    usual(p)
+
+
+variants(core_before_its_message, DELIVERED, {"usual": {}, "never": {"sends": False}}, preemptions=2)
+
+
 def _nothing() -> None:
     """An actor that does nothing."""
 
