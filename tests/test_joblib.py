@@ -48,7 +48,7 @@ def test_parallel(joblib: Any, lacks: Callable[[str], NoReturn], tmp_path: Path)
     from joblib import Parallel, delayed
 
     assert Parallel()(delayed(abs)(-i) for i in range(3000)) == list(range(3000))
-    assert Parallel(return_as="generator")(delayed(abs)(-i) for i in range(5)).__next__() == 0
+    assert list(Parallel(return_as="generator")(delayed(abs)(-i) for i in range(5))) == list(range(5))
     assert Parallel()(delayed(lambda x: x + 1)(i) for i in range(3)) == [1, 2, 3]
     with pytest.raises(LookupError, match="five"):
         Parallel()(delayed(fails_at_five)(i) for i in range(100))

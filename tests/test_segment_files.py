@@ -332,6 +332,7 @@ def test_a_segment_removed_under_a_sender_stays_good_for_it() -> None:
 
 def test_ctrl_c_while_a_segment_is_opened_closes_no_file_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attachment is made, and has closed its files, when the error reaches whoever had opened the first."""
+    gc.collect()
     path, before, real = made(), len(os.listdir("/proc/self/fd")), port.Attachment
 
     def interrupted(*args: object) -> None:

@@ -284,7 +284,10 @@ def echo(notes: Notes, vcores: int = 2, **options: Any) -> Proc:
 
     @proc.on_tap("line")
     def readable(tap: upcall.Tap) -> None:
-        data = os.read(tap.fileno(), 1)
+        try:
+            data = os.read(tap.fileno(), 1)
+        except BlockingIOError:
+            return  # said twice, and read already
         if not data:
             tap.close()
             notes("closed", tap.value)
@@ -300,6 +303,8 @@ def echo(notes: Notes, vcores: int = 2, **options: Any) -> Proc:
 def pair() -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
+    # A worker that waits in a read when it is killed may still wake up with the byte, and take it along.
+    theirs.setblocking(False)
     return ours, theirs
 
 
