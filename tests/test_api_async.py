@@ -326,6 +326,24 @@ def test_a_task_that_is_cancelled_twice_by_the_program_is_handled(loop: Any, tmp
     assert "CancelledError" in log.read_text()
 
 
+def test_a_program_that_cancels_all_tasks_keeps_its_worker(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(os.getpid())
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(0)
+
+    with running(proc):
+        sent(queue, 3)
+        proc.drain(timeout=LONG_S)
+        assert (vcores("box")[0].handled, vcores("box")[0].errors) == (3, 3)
+        assert len({pid for (pid,) in notes.read()}) == 1
+
+
 def test_what_holds_up_the_loop_is_named(loop: Any, tmp_path: Path) -> None:
     proc = Proc("box", vcores=1, slow_callback_ms=10, loop=loop)
     queue = proc.queue("orders")

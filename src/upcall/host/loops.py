@@ -73,12 +73,20 @@ class LoopHost(VCoreHost):
                 self.mains.add(main)
                 main.add_done_callback(self.mains.discard)
             self._again()
-            await self.ended
+            while not self.ended.done():
+                await self._wait([self.ended])
+            self.ended.result()
             self._cancel(self.mains)
             while self.tasks or self.mains:
-                await asyncio.wait([*self.tasks, *self.mains])
+                await self._wait([*self.tasks, *self.mains])
         finally:
             running.remove_reader(self.fifo)
+
+    @staticmethod
+    async def _wait(until: list[asyncio.Future[None]]) -> None:
+        """A program that cancels all tasks of its loop has not meant this one."""
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait(until, return_when=asyncio.FIRST_COMPLETED)
 
     # ---- vcore context -----------------------------------------------------------------------------------------------
 
@@ -205,7 +213,9 @@ class LoopHost(VCoreHost):
     def _ended(self, task: asyncio.Task[None]) -> None:
         hand = self.tasks.pop(task)
         if hand is not None:  # cancelled before its first step
-            self._done_with(hand, True)
+            if not self.cancelling:
+                self.dispatcher.failed(hand.event, asyncio.CancelledError())
+            self._done_with(hand, self.cancelling)
         if self.stopping():
             self._again()
 
