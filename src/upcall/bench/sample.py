@@ -47,6 +47,8 @@ ROWS: Final[Mapping[str, Row]] = {
         Row("events-many-1-1", "events/s", "16-byte events, handed over and handled 1024 at a time; drained", True),
         Row("roundtrip-polling", "us", "there and back, both sides polling, a Python handler call on each"),
         Row("roundtrip-parked", "us", "there and back, both sides asleep until woken"),
+        Row("loop-awake", "us", "there and back between two event loops that are awake, an async def handler on each"),
+        Row("loop-parked", "us", "the same between loops that sleep until woken"),
         Row("wake-parked", "us", "from the sender's call to the first line of the handler of a receiver that slept"),
         Row("interrupt", "us", "from the sender's call to the first line of a handler, into a pure Python loop"),
         Row("tasks-1", "tasks/s", "no-op tasks of an executor with one worker, up to 1,000 outstanding", True),

@@ -42,7 +42,7 @@ def round_trip(row: str, *, polling: bool, full: int) -> Measurement:
     return measure
 
 
-class _Times:
+class Times:
     """Shared room for what the pinging worker measures."""
 
     def __init__(self, count: int) -> None:
@@ -57,7 +57,7 @@ class _Times:
 def _run(placing: Placing, polling: bool, blocks: int, per_block: int) -> Iterable[float]:
     if polling and placing.shared:
         raise RuntimeError("needs two CPUs: a vcore that spins does not yield")
-    times, finish = _Times(blocks), Finish()
+    times, finish = Times(blocks), Finish()
     spin_us = _FOREVER_US if polling else 0
     here, there = new_proc(spin_us=spin_us, memory=_SMALL), new_proc(spin_us=spin_us, memory=_SMALL)
     _define_ping(here, there.name, times.words, finish, blocks, per_block)

@@ -15,6 +15,7 @@ from .events import events
 from .executors import pipe_trip
 from .job import Peer
 from .link import Handler, ReceiveEnd, SendEnd
+from .loops import loop_trip
 from .roundtrips import round_trip
 from .sends import BitEnd, bit_cost, send_cost
 from .wakes import wake
@@ -196,6 +197,8 @@ def _pipe() -> Peer:
             ),
             "roundtrip-polling": round_trip("roundtrip-polling", name, PipeLink, "FIONREAD, then read", polling=True),
             "roundtrip-parked": round_trip("roundtrip-parked", name, PipeLink),
+            "loop-awake": loop_trip("loop-awake", name, awake=True),
+            "loop-parked": loop_trip("loop-parked", name, awake=False),
             "task-parked": pipe_trip(name),
             "wake-parked": wake(name, PipeLink),
         },
