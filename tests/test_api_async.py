@@ -269,6 +269,27 @@ def test_whatever_is_awaited_can_be_cancelled(kind: str, notes: Notes) -> None:
     discard("box")
 
 
+def test_what_full_vcores_are_told_reaches_the_one_that_is_not(notes: Notes, gate: Gate) -> None:
+    """One that was full once gave a core to the next that slept, full or not: the last one slept on, with work waiting."""
+    proc = Proc("box", vcores=4, max_concurrent=1)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.vcore)
+        await passes(gate)
+
+    with running(proc):
+        for i in range(4):
+            queue.send("order", arg1=i)
+            notes.wait(i + 1)
+            until(lambda: all(each.state == "OFFLINE" for each in vcores("box").values()))
+        assert {vcore for (vcore,) in notes.read()} == {0, 1, 2, 3}
+        queue.send("order", arg1=4)  # all are full: the first whose task ends
+        gate.open(5)
+        notes.wait(5)
+
+
 def test_handlers_of_both_kinds_share_a_queue(loop: Any, notes: Notes) -> None:
     proc = Proc("box", vcores=1, loop=loop)
     queue = proc.queue("orders")

@@ -177,6 +177,80 @@ def test_what_is_sent_to_a_full_vcore_is_anothers_work(bench: Bench) -> None:
     assert other.args == [1]
 
 
+def test_what_a_full_vcore_is_told_is_anothers_work_that_is_awake(bench: Bench) -> None:
+    """It once gave a core to one that slept, and to nobody if all others were awake, though on their way to sleep."""
+    vc, sender = full_with(bench)
+    other = bench.vcore(1)
+    bench.run(other)
+    bench.send(sender, 1)
+    bench.run(vc)
+    bench.idle(vc)
+    bench.idle(other)
+    assert vc.args == [0]
+    assert other.args == [1]
+
+
+def test_a_full_vcore_tells_none_that_is_full(bench: Bench) -> None:
+    second, _ = full_with(bench)
+    first, third = polling(bench, 1), bench.asleep(2)
+    first.tasks.add(0)
+    bench.life.parlib.poll.now_full(first)
+    bench.idle(first)
+    bench.send(bench.actor(), 1)
+    bench.run(second)
+    assert not bench.types_waiting(bench.event.get_vcpd_mbox_pub(bench.at, 1))
+    bench.settle(third)
+    assert third.args == [1]
+
+
+@pytest.mark.parametrize("flags", [0, const.EVENT_NOMSG])
+def test_a_full_vcore_leaves_mail_to_whom_it_passes_on(bench: Bench, flags: int) -> None:
+    """It once took from another's mailbox what it had just passed on to that one, and passed it on, for ever."""
+    vc, sender = full_with(bench)
+    bench.idle(vc)
+    other = bench.asleep(1)
+    told = bench.message(ev_type=const.EV_EVENT)
+    told.arg3 = 0
+    bench.event.spam_vcore(sender, 1, told, flags)
+    look = bench.message(ev_type=const.EV_CHECK_MSGS)
+    look.arg3 = 1
+    bench.event.post_vcore_event(sender, look, 0, 0)
+    bench.ucq.send_ucq_msg(sender, bench.event.queue_mbox(bench.at, 0), bench.message(1))
+    assert back(bench, vc)
+    bench.idle(vc)
+    bench.settle(other)
+    assert other.args == [1]
+
+
+def test_the_first_whose_task_ends_answers_for_what_all_have_refused(bench: Bench) -> None:
+    """DONE, with nothing in the queue any more, once outlived the time when all were full."""
+    vc, sender = full_with(bench)
+    bench.idle(vc)
+    bench.set(bench.layout.evq_at(bench.at, 0) + const.EVQ_ALERT, const.ALERT_DONE)
+    bench.life.parlib.poll.no_longer_full(vc)
+    assert back(bench, vc)
+    bench.idle(vc)
+    bench.send(sender, 1)
+    assert back(bench, vc)
+    bench.run(vc)
+    assert vc.args == [0, 1]
+
+
+def test_who_has_left_says_nothing_about_the_next_host(bench: Bench) -> None:
+    vc, _ = full_with(bench)
+    bench.proc.unhost_vcore(vc.s, 0)
+    bench.life.parlib.poll.now_full(polling(bench))
+    bench.life.parlib.poll.no_longer_full(vc)
+    assert bench.vcpd(0, const.VCPD_FLAGS) & const.VC_FULL
+
+
+def test_the_next_host_is_not_full(bench: Bench) -> None:
+    vc, sender = full_with(bench)
+    bench.bury(vc.s, by=sender, vcoreid=0)
+    bench.vcore(0)
+    assert not bench.vcpd(0, const.VCPD_FLAGS) & const.VC_FULL
+
+
 def test_a_full_vcore_takes_from_other_queues(bench: Bench) -> None:
     bench.queue(1)
     vc, sender = full_with(bench, 1)

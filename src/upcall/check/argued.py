@@ -7,8 +7,8 @@ from __future__ import annotations
 
 EVENT, PROC, UCQ, PAGES, ARENA = "kern/event.py", "kern/proc.py", "kern/ucq.py", "kern/pages.py", "kern/arena.py"
 SOURCE = "kern/source.py"
-VCORE, MBOX, RECOVER, DEAD, WATCH = (
-    "parlib/vcore.py", "parlib/mbox.py", "parlib/recover.py", "parlib/dead.py", "parlib/watch.py",
+VCORE, MBOX, RECOVER, DEAD, WATCH, PASSING = (
+    "parlib/vcore.py", "parlib/mbox.py", "parlib/recover.py", "parlib/dead.py", "parlib/watch.py", "parlib/full.py",
 )  # fmt: skip
 
 AGAIN: list[tuple[str, str, str, str]] = [
@@ -48,6 +48,8 @@ AGAIN: list[tuple[str, str, str, str]] = [
     (MBOX, "take_like", "skipped_ready(s, cur)", "False"),
     (MBOX, "news", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
     (VCORE, "poll_queue", "alert & 15 == ALERT_POLLED", "False"),
+    (VCORE, "look_everywhere", "is_told(s, queue)", "False"),
+    (PASSING, "pass_on", "startcore(s, v)", "True"),
     (WATCH, "watch_sleeps", "anything_to_watch(s)", "False"),
 ]
 """(file, function, expression, what is believed instead of looking)."""
@@ -111,6 +113,7 @@ STEPS: list[tuple[str, str, str]] = [
     (MBOX, "recover_mbox", "if again"),
     (MBOX, "recover_mbox", "if has_bits("),
     (MBOX, "put_done", "if cur.limited != 0 and"),
+    (VCORE, "handle_bit", "if vc.full"),
     (VCORE, "vcore_yield", "if news("),
     (VCORE, "vcore_yield", "if ld32(s.mem, s.procinfo + PI_POOL_WAITERS)"),
     (VCORE, "vcore_entry", "restore_bit("),
@@ -210,7 +213,10 @@ WHY: dict[str, str] = {
     "parlib/mbox.py:has_ready: rmb()": ACQUIRED,
     "parlib/mbox.py:mbox_end: rmb()": ACQUIRED,
     "parlib/mbox.py:tell_drainers: mb()": OPEN,
-    "parlib/poll.py:now_full: mb()": OPEN,
+    "parlib/poll.py:now_full: mb()": FULL,
+    "parlib/poll.py:no_longer_full: ld64(s.mem, vcpd + VCPD_HOST) == s.me": (
+        "for a host that has left, whose vcore may be another's (`test_poll.py`)"
+    ),
     "parlib/poll.py:bit_done: str64(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_BIT, 0)": OPEN,
     "parlib/poll.py:bit_done: str32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_PENDING, 1)": OPEN,
     "parlib/recover.py:take_back: mb()": FULL,

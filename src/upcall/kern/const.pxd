@@ -167,6 +167,7 @@ cdef enum:
     VC_SCP_NOVCCTX = 16
     VC_LONG_HANDLER = 32 # in a handler that may take long: who sends news to it asks for one more core
     VC_IN_POLL = 64     # its host sleeps in an event loop's poll: it is woken through its FIFO, not its word
+    VC_FULL = 128       # as many tasks as it may have: takes nothing from queues whose handlers are tasks
 
     # ---- event queue ----------------------------------------------------------------------------------------------
     EVQ_STRIDE = 256

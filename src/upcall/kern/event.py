@@ -83,6 +83,7 @@ if not cython.compiled:
         P_WAITING,
         VC_BULK,
         VC_CAN_RCV_MSG,
+        VC_FULL,
         VC_LONG_HANDLER,
         VC_OFFLINE,
         VC_ONLINE,
@@ -299,8 +300,8 @@ def spam_public_msg(s: Seg, msg: Msg, vcoreid: int, ev_flags: int) -> None:
 
 
 def ask_for_help(s: Seg, vcoreid: int) -> None:
-    """News for a vcore that is in a handler which may take long: one more core, if there is one to have."""
-    if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS) & VC_LONG_HANDLER:
+    """News for a vcore that is full, or in a handler which may take long: one more core, if there is one to have."""
+    if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS) & (VC_LONG_HANDLER | VC_FULL):
         start_one_more(s, vcoreid)
 
 

@@ -65,6 +65,7 @@ if not cython.compiled:
         VC_AWAY,
         VC_BULK,
         VC_CAN_RCV_MSG,
+        VC_FULL,
         VC_IN_POLL,
         VC_K_LOCK,
         VC_LONG_HANDLER,
@@ -384,9 +385,8 @@ def host_vcore(s: Seg, vcoreid: int) -> bool:
         # The name decides between two hosts, and comes first: died behind it, it is a dead name, and the next one's.
         if not cas64(s.mem, host, old, s.me):
             continue
-        fand32(
-            s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL)
-        )  # a former host's; ours comes before it sleeps
+        # A former host's; ours come before it sleeps, and when it is full.
+        fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL | VC_FULL))
         w = lda64(s.mem, at)
         while not cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me)) and tries < WALK_MAX:
             tries = tries + 1

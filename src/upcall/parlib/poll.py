@@ -10,8 +10,8 @@ those who find STARTING do, since its giver may be dead. A loop that is awake is
 The byte says only "awake", so a loop may wake for anything else too (a timer, a socket, a byte that came late) and take its
 core by itself (`come_back`).
 
-Tasks hold their messages TAKEN. A vcore that has as many as it may is *full*: it takes nothing more from queues whose
-handlers go on as tasks, does not answer for them, and says VC_LONG_HANDLER: who sends news to it asks for another core.
+Tasks hold their messages TAKEN. A vcore that has as many as it may is *full* (`full`): it takes nothing more from queues
+whose handlers go on as tasks, does not answer for them, and passes on what it is told of them.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ import cython
 
 if not cython.compiled:
     from ..kern.const import (
+        VC_FULL,
         VC_IN_POLL,
-        VC_LONG_HANDLER,
         VC_NOHOST,
         VC_OFFLINE,
         VC_STARTING,
         VCPD_BIT,
         VCPD_FLAGS,
+        VCPD_HOST,
         VCPD_NOTIF_PENDING,
     )
     from ..kern.layout import map_at, vcpd_at
-    from ..kern.proc import start_one_more, vc_next, vc_state
-    from ..machine.door import cas64, fand32, for32, lda64, mb, str32, str64, u64
+    from ..kern.proc import vc_next, vc_state
+    from ..machine.door import cas64, fand32, for32, ld64, lda64, mb, str32, str64, u64
+    from .full import pass_on
     from .mbox import news, tell_drainers
     from .recover import restore_bit
     from .vcore import VCore, cursor_of, look_everywhere, stop_polling, vcore_entry
@@ -56,8 +58,6 @@ def come_back(vc: VCore) -> bool:
         if vc_state(lda64(s.mem, at)) != VC_NOHOST:
             return False
         vc.leaving = True  # somebody says that this host is dead: another may be there already
-    if vc.full:
-        for32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_FLAGS, VC_LONG_HANDLER)
     return True
 
 
@@ -67,7 +67,7 @@ def now_full(vc: VCore) -> None:
     s = vc.s
     vc.full = True
     vc.enough = True
-    for32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_FLAGS, VC_LONG_HANDLER)
+    for32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_FLAGS, VC_FULL)
     for queue in vc.active:
         if queue in vc.tasks:
             stop_polling(vc, queue)
@@ -78,14 +78,17 @@ def now_full(vc: VCore) -> None:
         if queue in vc.tasks:
             cur = cursor_of(vc, queue)
             if cur is not None and news(s, cur):
-                start_one_more(s, vc.vcoreid)
-                return
+                pass_on(s, vc.vcoreid, queue, 0)
 
 
 def no_longer_full(vc: VCore) -> None:
     """A task has ended: this vcore looks at all queues again, whoever was told of them meanwhile."""
+    s = vc.s
+    vcpd = vcpd_at(s, vc.vcoreid)
     vc.full = False
-    fand32(vc.s.mem, vcpd_at(vc.s, vc.vcoreid) + VCPD_FLAGS, ~u64(VC_LONG_HANDLER))
+    if ld64(s.mem, vcpd + VCPD_HOST) == s.me:  # else we have left, and it may be another's
+        # Not full, then the look (a read-modify-write is a full fence): pairs with `pass_on`.
+        fand32(s.mem, vcpd + VCPD_FLAGS, ~u64(VC_FULL))
     look_everywhere(vc)
 
 

@@ -2,8 +2,8 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..kern.const cimport (
-    ALERT_NONE, ALERT_POLLED, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
-    MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_NR_QUEUES, PI_POOL_WAITERS,
+    ALERT_NONE, ALERT_POLLED, EVENT_NOMSG, EVQ_ALERT, EVQ_MBOX, EV_CHECK_MSGS, EV_EVENT, EV_NONE, EV_VCORE_PREEMPT, MB_BITMAP,
+    MB_BITMAP_WORDS, MB_CHECK_BITS, MB_HEAD, NO_VCORE, PAGE_MASK, PI_POOL_WAITERS,
     PI_STOP, SL_ARG3, SL_QUEUE, SL_TYPE, STOP_NOW, VCPD_BIT, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
     VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_LONG_HANDLER, VC_NOHOST, VC_PREEMPTED,
     VC_PREEMPTED_FLAG, WALK_MAX
@@ -16,8 +16,9 @@ from ..machine.door cimport (
     cas64, ctz64, fand32, fand64, for32, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
     st32, st64, str32, str64, u64, xchg64
 )
+from .full cimport has_looker, is_told, pass_on
 from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
-from .recover cimport announce, has_public_mail, is_hosted, recover_vcore, restore_bit
+from .recover cimport announce, has_public_mail, is_hosted, num_queues, recover_vcore, restore_bit
 
 cdef class VCore:
     cdef public Seg s
@@ -52,13 +53,13 @@ cpdef void look_at(VCore vc, uint64_t queue) except *
 cpdef void poll_queue(VCore vc, uint64_t queue) noexcept
 @cython.locals(s=Seg)
 cpdef void stop_polling(VCore vc, uint64_t queue) noexcept
-@cython.locals(s=Seg, n=uint64_t, queue=uint64_t, cur=Cursor)
+@cython.locals(s=Seg, n=uint64_t, queue=uint64_t, cur=Cursor, bits_at=uint64_t)
 cpdef void look_everywhere(VCore vc) except *
 @cython.locals(cur=Cursor)
 cpdef int64_t handle_queue(VCore vc, uint64_t queue) except -1
 @cython.locals(s=Seg, at=uint64_t, found=uint64_t)
 cpdef int64_t handle_events(VCore vc) except -1
-@cython.locals(found=uint64_t, v=uint64_t, cur=Cursor)
+@cython.locals(found=uint64_t, v=uint64_t)
 cpdef int64_t handle_remote(VCore vc) except -1
 @cython.locals(found=uint64_t, i=uint64_t)
 cpdef int64_t work(VCore vc) except -1
@@ -74,7 +75,7 @@ cpdef bint vcore_yield(VCore vc) except -1
 cpdef void vcore_leave(VCore vc) except *
 @cython.locals(s=Seg, vcpd=uint64_t)
 cpdef bint vcore_entry(VCore vc) except -1
-@cython.locals(s=Seg, n=uint64_t, v=uint64_t)
+@cython.locals(s=Seg, v=uint64_t)
 cpdef void adopt_mail(VCore vc) except *
 cpdef void disable_notifs(VCore vc) except *
 @cython.locals(s=Seg)

@@ -28,12 +28,12 @@ if not cython.compiled:
         EV_EVENT,
         EV_NONE,
         EV_VCORE_PREEMPT,
+        EVENT_NOMSG,
         EVQ_ALERT,
         EVQ_MBOX,
         MB_BITMAP,
         MB_BITMAP_WORDS,
         MB_CHECK_BITS,
-        PI_NR_QUEUES,
         PI_POOL_WAITERS,
         PI_STOP,
         SL_ARG3,
@@ -75,8 +75,9 @@ if not cython.compiled:
         str64,
         u64,
     )
+    from .full import has_looker, is_told, pass_on
     from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
-    from .recover import announce, has_public_mail, is_hosted, recover_vcore, restore_bit
+    from .recover import announce, has_public_mail, is_hosted, num_queues, recover_vcore, restore_bit
 
 
 class VCore:
@@ -132,7 +133,7 @@ def handle_bits(vc: VCore, cur: Cursor) -> int:
     s = vc.s
     at = mbox_at(s, cur.mbox)
     found = 0
-    while not vc.bit_task and ld32(s.mem, at + MB_CHECK_BITS) != 0:
+    while not vc.bit_task and ld32(s.mem, at + MB_CHECK_BITS) != 0 and not (vc.full and has_looker(s, cur.mbox)):
         st32(s.mem, at + MB_CHECK_BITS, 0)
         # check_bits cleared before the bits are read: pairs with `set_bit`, bit first, then check_bits. Without it a bit
         # could be set between our look and our clearing, and nobody would look again.
@@ -173,6 +174,8 @@ def handle_bit(vc: VCore, cur: Cursor, ev_type: int) -> None:
     program's."""
     if ev_type == EV_EVENT:
         look_everywhere(vc)
+        if vc.full:
+            pass_on(vc.s, vc.vcoreid, 0, EVENT_NOMSG)
     elif ev_type == EV_CHECK_MSGS:
         adopt_mail(vc)
     elif ev_type != EV_NONE:
@@ -195,7 +198,7 @@ def drain(vc: VCore, cur: Cursor) -> int:
         found = found + 1
         if cur.mbox >= 2 * s.max_vcores or not handle_own(vc, cur, at):
             vc.deliver(cur, at)
-        if must_leave(vc) or (vc.enough and cur.mbox >= 2 * s.max_vcores):
+        if must_leave(vc) or (vc.enough and cur.mbox >= 2 * s.max_vcores) or (vc.full and has_looker(s, cur.mbox)):
             return found
 
 
@@ -212,11 +215,11 @@ def handle_own(vc: VCore, cur: Cursor, at: int) -> bool:
     # of mailboxes do not recurse.
     if ev_type == EV_EVENT:
         if arg < s.max_queues:
-            look_at(vc, arg)
+            # Answered, or passed on, before the indirection is done: died or stopped in between, it is still there.
             if vc.full and arg in vc.tasks:
-                start_one_more(s, vc.vcoreid)  # a stop-gap: the queue is looked at when a task has ended
+                pass_on(s, vc.vcoreid, arg, 0)
             else:
-                # Answered before the indirection is done: died in between, our name on the queue tells what is owed.
+                look_at(vc, arg)
                 poll_queue(vc, arg)
     elif ev_type == EV_VCORE_PREEMPT and arg < s.max_vcores:
         handle_vc_preempt(vc, arg)
@@ -267,15 +270,14 @@ def stop_polling(vc: VCore, queue: int) -> None:
 
 
 def look_everywhere(vc: VCore) -> None:
-    """Notes every queue in which something waits: at start, and when an indirection found no room."""
+    """Notes every queue in which something waits, or of which somebody was told (`full`), and has not answered."""
     s = vc.s
-    n = ld32(s.mem, s.procinfo + PI_NR_QUEUES)
-    if n > s.max_queues:
-        n = s.max_queues
+    n = num_queues(s)
     queue = 0
     while queue < n:
         cur = cursor_of(vc, queue)
-        if cur is not None and (news(s, cur) or ld32(s.mem, mbox_at(s, cur.mbox) + MB_CHECK_BITS) != 0):
+        bits_at = 0 if cur is None else mbox_at(s, cur.mbox) + MB_CHECK_BITS
+        if cur is not None and (news(s, cur) or ld32(s.mem, bits_at) != 0 or is_told(s, queue)):
             look_at(vc, queue)
         queue = queue + 1
 
@@ -314,8 +316,7 @@ def handle_remote(vc: VCore) -> int:
     found = 0
     while vc.others:
         v = vc.others.pop()
-        cur = Cursor(get_vcpd_mbox_pub(vc.s, v))
-        found = found + handle_mbox(vc, cur)
+        found = found + handle_mbox(vc, Cursor(get_vcpd_mbox_pub(vc.s, v)))
     return found
 
 
@@ -446,9 +447,8 @@ def vcore_entry(vc: VCore) -> bool:
 def adopt_mail(vc: VCore) -> None:
     """Notes the public mailboxes of vcores that nobody hosts, or whose core was taken."""
     s = vc.s
-    n = s.max_vcores
     v = 0
-    while v < n:
+    while v < s.max_vcores:
         if v != vc.vcoreid and not is_hosted(s, v) and has_public_mail(s, v) and v not in vc.others:
             vc.others.append(v)
         v = v + 1
@@ -497,4 +497,4 @@ def handle_vc_preempt(vc: VCore, vcoreid: int) -> None:
     recover_vcore(s, vcoreid, name)
     if vcoreid not in vc.others:
         vc.others.append(vcoreid)
-    look_everywhere(vc)
+    handle_bit(vc, vc.pub, EV_EVENT)  # every queue
