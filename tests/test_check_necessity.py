@@ -14,12 +14,17 @@ from test_check_command import check
 from upcall import _life
 from upcall.check import necessity
 from upcall.check.argued import WHY
+from upcall.check.plan import Scenario
+from upcall.check.process import Process
+from upcall.check.scenarios import CASES, Case
 from upcall.check.sites import Site, all_sites, change
 from upcall.cli.check import check as command
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "necessity.md"
 SITES = {site.name: site for site in all_sites()}
 ROWS = necessity.read(PAGE)
+BY_THE_STEP_ITSELF = {("kern/pages.py", "claim_page"), ("kern/ucq.py", "want_room")}
+"""What pairs there is the read-modify-write that does the work: nothing can be taken out."""
 SAMPLE = sorted(name for name, row in ROWS.items() if row.scenario)[::12]
 
 
@@ -36,7 +41,7 @@ def test_what_no_scenario_shows_is_explained() -> None:
 
 def test_every_argued_pair_has_a_place_in_the_table() -> None:
     """Every comment that says what something pairs with stands in a function of which something is taken out."""
-    functions = {(site.file, site.function) for site in SITES.values()}
+    functions = {(site.file, site.function) for site in SITES.values()} | BY_THE_STEP_ITSELF
     silent = []
     for folder in ("kern", "parlib"):
         for path in sorted((Path(_life.ROOT) / folder).glob("*.py")):
@@ -67,6 +72,23 @@ def test_without_it_a_scenario_fails(name: str) -> None:
     row = ROWS[name]
     order = [(row.scenario, row.model, bound) for bound in necessity.BOUNDS]
     assert necessity.look(SITES[name], order, 60.0).needed
+
+
+def test_a_scenario_that_fails_anyway_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails_anyway(s: Scenario) -> None:
+        p = Process(s)
+        p.queue()
+        p.sender("sender", 1)
+
+        @s.at_end
+        def nothing_was_sent(state: object) -> None:
+            raise AssertionError
+
+    monkeypatch.setitem(CASES, "fails_anyway", Case("fails_anyway", fails_anyway, ("G1",)))
+    site, order = SITES[SAMPLE[0]], [("fails_anyway", "sc", 1)]
+    assert not necessity.look(site, order, 60.0).needed
+    monkeypatch.setattr(necessity, "holds", lambda *_: True)
+    assert necessity.look(site, order, 60.0).needed
 
 
 def test_the_command_says_what_breaks() -> None:

@@ -1,5 +1,5 @@
 """Is it needed? Each site (`sites`) is taken out of the protocol's sources, one at a time, and the scenarios that come to
-its lines are explored, cheap ones first, with few switches: one of them must fail.
+its lines are explored, cheap ones first, with few switches: one of them must fail, which holds on the sources as they are.
 
 What a site needs is a scenario and a memory model that can show it. The table of an earlier run, `docs/necessity.md`, says
 where to look first.
@@ -7,6 +7,7 @@ where to look first.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -22,6 +23,7 @@ from .argued import OPEN, WHY
 from .explore import Explorer
 from .plan import Plan
 from .process import changed as running_on
+from .process import unchanged
 from .program import HUB
 from .scenarios import CASES
 from .sites import DONE, Site, changed
@@ -127,35 +129,47 @@ def tries(site: Site, known: Sequence[Reached], models: Sequence[str], before: R
 
 
 def look(site: Site, order: Sequence[Try], seconds: float) -> Found:
-    """Takes a site out and explores until a scenario fails. `seconds` of CPU time at most."""
-    start = time.process_time()
+    """Takes a site out and explores until a scenario fails. `seconds` of CPU time at most, apart from what `holds` takes."""
+    spent = 0.0
     tried = 0
     with running_on(HUB, changed(site)):
         for name, model, bound in order:
-            left = seconds - (time.process_time() - start)
-            if left <= 0:
+            if spent >= seconds:
                 break
+            start = time.process_time()
             tried += 1
-            said = _fails(name, model, bound, left)
+            said = _fails(name, model, bound, seconds - spent)
+            fewer = _fails(name, model, bound - 1, seconds - spent) if said is not None else None
+            spent += time.process_time() - start
             if said is None:
                 continue
-            spent = time.process_time() - start
-            fewer = _fails(name, model, bound - 1, left)
             switches = bound if fewer is None else bound - 1
-            return Found(site, name, model, switches, *(fewer or said), seconds=spent, tried=tried)
-    return Found(site, seconds=time.process_time() - start, tried=tried)
+            if holds(name, model, switches):
+                return Found(site, name, model, switches, *(fewer or said), seconds=spent, tried=tried)
+    return Found(site, seconds=spent, tried=tried)
+
+
+@functools.cache
+def holds(name: str, model: str, switches: int) -> bool:
+    """Whether every run with so many switches keeps the promises under this model while nothing is taken out. If not, or if
+    it takes too long to say, the scenario shows nothing of any site."""
+    with unchanged():
+        plan = Plan(name, CASES[name].lay_out)
+        try:
+            verdict = _explorer(plan, model, Limits(states=STATES, preemptions=switches)).run()
+            return verdict.ok and verdict.states < STATES
+        finally:
+            plan.close()
 
 
 def _fails(name: str, model: str, switches: int, seconds: float) -> tuple[str, str] | None:
     """Whether a scenario fails: what is broken, and the story in a line."""
-    case = CASES[name]
     try:
-        plan = Plan(name, case.lay_out)
+        plan = Plan(name, CASES[name].lay_out)
     except AssertionError as error:
         return f"the scenario cannot be laid out: {error}", "one actor alone"
     try:
-        limits = Limits(states=STATES, seconds=seconds, preemptions=switches)
-        explorer = Explorer(plan, model, case.deaths, case.stops, limits)
+        explorer = _explorer(plan, model, Limits(states=STATES, seconds=seconds, preemptions=switches))
         verdict: Verdict = explorer.run()
         if verdict.violation is None:
             return None
@@ -164,6 +178,11 @@ def _fails(name: str, model: str, switches: int, seconds: float) -> tuple[str, s
         return broken, in_a_line(story)
     finally:
         plan.close()
+
+
+def _explorer(plan: Plan, model: str, limits: Limits) -> Explorer:
+    case = CASES[plan.name]
+    return Explorer(plan, model, case.deaths, case.stops, limits)
 
 
 def in_a_line(story: Story) -> str:

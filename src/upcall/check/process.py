@@ -59,6 +59,17 @@ def changed(hub: Hub, transform: interp.Transform) -> Iterator[None]:
         interp.unload("upcall_changed")
 
 
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """While it lasts, scenarios run on the protocol as it is, inside of `changed`, too."""
+    kept = _instead[:]
+    _instead.clear()
+    try:
+        yield
+    finally:
+        _instead[:] = kept
+
+
 class Process:
     """One process's segment, being laid out. Its methods are for laying out; what actors do they do with the protocol's
     own functions, in `kern` and `parlib`."""
