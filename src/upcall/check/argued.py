@@ -81,7 +81,7 @@ MOVED: list[tuple[str, str, str, str, str]] = [
     (RECOVER, "restore_bit", "cas64(", "before", "if held >> 32 != 0"),
     (RECOVER, "announce", "st64(", "behind", "send_indir("),
     (VCORE, "handle_bits", "st32(", "behind", "while i < MB_BITMAP_WORDS"),
-    (VCORE, "take_bit", "st64(", "behind", "taken = fand64("),
+    (VCORE, "take_bit", "st64(s.mem, held, cur.mbox", "behind", "taken = fand64("),
     (VCORE, "handle_own", "put_done(", "before", "if ev_type == EV_EVENT"),
     (VCORE, "handle_events", "st32(", "behind", "found = handle_mbox("),
     (DEAD, "settle_message", "str64(", "behind", "if held != 0:\n    free_block("),
@@ -172,7 +172,6 @@ WHY: dict[str, str] = {
     "kern/pages.py:name_is_dead: lda64(s.mem, slot_record_at(s, slot) + AS_WORD)": (
         "the other side is the host layer's, `_settle` of the attach slots, which no scenario runs"
     ),
-    "kern/pages.py:claim_page: wmb()": FULL,
     "kern/pages.py:take_from_word: fand64(s.mem, at, ~(u64(1) << bit)) behind if claim_page(s, page)": (
         "either order is right; this one costs no later claimer a failed compare-and-swap"
     ),
@@ -186,21 +185,17 @@ WHY: dict[str, str] = {
     "kern/pages.py:sweep_mbox: rmb()": ACQUIRED,
     "kern/pages.py:sweep_mbox: page_generation(s, here & PAGE_MASK) != here >> 32": OPEN,
     "kern/pages.py:reachable: rmb()": ACQUIRED,
-    "kern/proc.py:proc_yield: mb()": FULL,
     "kern/proc.py:proc_wait: rmb()": ACQUIRED,
     "kern/proc.py:unhost_vcore: rmb()": ACQUIRED,
     "kern/proc.py:proc_lock: owner == s.me": ("for an owner that asks again"),
     "kern/proc.py:proc_unlock: low32(w) == s.me": ("a lock is taken only from the dead: for callers that never had it"),
-    "kern/ucq.py:first_page: wmb()": FULL,
     "kern/ucq.py:next_page: lda64(s.mem, at + PG_NEXT)": ACQUIRED,
     "kern/ucq.py:next_page: rmb()": OPEN,
-    "kern/ucq.py:next_page: wmb()": FULL,
     "kern/ucq.py:claim_slot: w >> 8 & GEN_MASK != gen": OPEN,
     "kern/ucq.py:mbox_depth: rmb()": OPEN,
     "kern/ucq.py:mbox_depth: page_generation(s, front) != head >> 32": OPEN,
     "kern/ucq.py:mbox_depth: page_generation(s, back) != tail >> 32": OPEN,
     "kern/ucq.py:count_open: rmb() (no. 2)": ACQUIRED,
-    "kern/ucq.py:want_room: mb()": FULL,
     "kern/ucq.py:advance_head: rmb()": ACQUIRED,
     "parlib/dead.py:settle_message: str64(s.mem, at + SL_WORD, word(DONE, where >> 32, 0))": LATE,
     "parlib/mbox.py:turn_page: lda64(s.mem, at + PG_NEXT)": ACQUIRED,
@@ -219,7 +214,6 @@ WHY: dict[str, str] = {
     ),
     "parlib/poll.py:bit_done: str64(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_BIT, 0)": OPEN,
     "parlib/poll.py:bit_done: str32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_PENDING, 1)": OPEN,
-    "parlib/recover.py:take_back: mb()": FULL,
     "parlib/recover.py:take_back: name_is_dead(s, alert >> 32)": (
         "a living vcore's answer that is taken back costs one more indirection"
     ),
@@ -245,15 +239,14 @@ WHY: dict[str, str] = {
     "parlib/vcore.py:handle_queue: stop_polling(vc, queue)": (
         "for a queue whose mailbox is gone from a hostile segment"
     ),
-    "parlib/vcore.py:vcore_yield: mb()": FULL,
+    "parlib/vcore.py:vcore_yield: mb()": (
+        "for the queues one more behind their compare-and-swaps; a vcore without queues has only this one before its look "
+        "at PI_POOL_WAITERS, which is open itself"
+    ),
     "parlib/vcore.py:vcore_yield: if ld32(s.mem, s.procinfo + PI_POOL_WAITERS) != 0": OPEN,
-    "parlib/vcore.py:vcore_yield: mb() (no. 2)": FULL,
-    "parlib/vcore.py:vcore_leave: mb()": FULL,
     "parlib/vcore.py:vcore_entry: restore_bit(s, vc.vcoreid)": OPEN,
     "parlib/vcore.py:vcore_entry: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "parlib/vcore.py:vcore_entry: mb()": FULL,
     "parlib/vcore.py:vcore_entry: look_everywhere(vc)": OPEN,
-    "parlib/vcore.py:leave_vcore_context: mb()": FULL,
     "parlib/watch.py:watch_sleeps: str32(s.mem, at, 1)": EITHER,
     "parlib/watch.py:watch_sleeps: str32(s.mem, at, 0)": (
         "says nothing that anybody relies on: until it is seen, a wake costs one more system call"

@@ -2,7 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport (
-    alive, cas64, ctz64, faa32, faa64, fand64, for64, futex_wake, grow, ld32, ld64, lda64, mb, rmb, u64, wmb
+    alive, cas64, ctz64, faa32, faa64, fand64, for64, futex_wake, grow, ld32, ld64, lda64, mb, rmb, u64
 )
 from .const cimport (
     AS_SYSCALLS, AS_WORD, FULL, GEN_MASK, LINK_LEAVING, MB_HEAD, MB_UNLINKED, OK, PAGES_CHUNK, PAGE_CLAIMED,

@@ -45,7 +45,6 @@ if not cython.compiled:
         mb,
         rmb,
         u64,
-        wmb,
     )
     from .const import (
         AS_SYSCALLS,
@@ -120,10 +119,9 @@ def claim_page(s: Seg, page: int) -> bool:
     if (w & 15) != PAGE_FREE:
         return False
     gen = ((w >> 8) + 1) & GEN_MASK
-    if not cas64(s.mem, at + PG_WORD, w, word(PAGE_CLAIMED, gen, s.me)):
-        return False
-    wmb()  # the generation before the header's other words: pairs with the fence before `page_generation` in walks
-    return True
+    # The generation before the header's other words, by the compare-and-swap: pairs with the fence before `page_generation`
+    # in walks.
+    return cas64(s.mem, at + PG_WORD, w, word(PAGE_CLAIMED, gen, s.me))
 
 
 def give_page(s: Seg, page: int) -> None:

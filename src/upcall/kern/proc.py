@@ -320,9 +320,8 @@ def proc_yield(s: Seg, vcoreid: int) -> bool:
         offline = vc_next(w, VC_OFFLINE, s.me)
         if not cas64(s.mem, at, w, offline):
             return False
-        # Off the list before the last look at `notif_pending`: pairs with `spam_list_member`, which sets pending and
-        # then reads the list again. One of the two sees the other; without it, mail for a sleeping vcore.
-        mb()
+        # Off the list, by compare-and-swap, before the last look at `notif_pending`: pairs with `spam_list_member`, which
+        # sets pending, fences, and reads the list again. One of the two sees the other.
         if ld32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING) != 0:
             # Another yielder may have found nobody running meanwhile, and the watcher too: as one that is given a core.
             if cas64(s.mem, at, offline, vc_next(offline, VC_STARTING, s.me)):

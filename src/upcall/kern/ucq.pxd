@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport (
     cas64, copy_in, faa32, futex_wake, ld32, ld64, lda32, lda64, mb, prefetchw, rmb, st16, st32, st64, str64, u64,
-    wmb, xchg64
+    xchg64
 )
 from .arena cimport name_block
 from .const cimport (

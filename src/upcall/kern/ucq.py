@@ -45,7 +45,6 @@ if not cython.compiled:
         st64,
         str64,
         u64,
-        wmb,
         xchg64,
     )
     from .arena import name_block
@@ -121,7 +120,7 @@ def first_page(s: Seg, mbox: int) -> int:
     st64(s.mem, page_at(s, page) + PG_SEQ, 1)
     st64(s.mem, page_at(s, page) + PG_NEXT, place(0, 0, gen))
     st64(s.mem, page_at(s, page) + PG_MBOX, mbox)
-    wmb()  # the page's header before the place that leads to it: pairs with the acquiring load of the head
+    # The page's header before the place that leads to it: pairs with the acquiring load of the head.
     if cas64(s.mem, at + MB_HEAD, head, place(page, 0, gen)):
         link_page(s, page, gen, mbox)
         return place(page, 0, gen)
@@ -151,14 +150,16 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
     st64(s.mem, page_at(s, fresh) + PG_SEQ, seq + 1)
     st64(s.mem, page_at(s, fresh) + PG_NEXT, place(0, 0, fresh_gen))
     st64(s.mem, page_at(s, fresh) + PG_MBOX, mbox)
-    wmb()  # the page's header before the link: pairs with the acquiring load of PG_NEXT
-    # An empty link carries the page's generation, so a link into a recycled page fails.
+    # The page's header before the link: pairs with the acquiring load of PG_NEXT. An empty link carries the page's
+    # generation, so a link into a recycled page fails.
     if cas64(s.mem, at + PG_NEXT, after, place(fresh, 0, fresh_gen)):
         link_page(s, fresh, fresh_gen, mbox)
         return place(fresh, 0, fresh_gen)
     abandon_page(s, fresh, fresh_gen)
     after = onward(lda64(s.mem, at + PG_NEXT))
-    if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
+    # The link (an acquire) before the word again: since the first look the page may have been used up, and be another
+    # mailbox's.
+    if page_generation(s, page) != gen or (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
         return 0
     return after
 
@@ -381,10 +382,9 @@ def room_word(s: Seg, mbox: int) -> int:
 
 def want_room(s: Seg, at: int) -> int:
     """Counts a waiter in; returns the futex word to sleep on, if one more try to send still finds no room."""
-    faa32(s.mem, at + 4, 1)
     # Counted before the futex word and the next try: pairs with `tell_room` and `tell_mbox_room`, which make room, fence,
     # and read the count. A waiter that dies stays counted, and costs later givers a system call each.
-    mb()
+    faa32(s.mem, at + 4, 1)
     return lda32(s.mem, at)
 
 

@@ -97,9 +97,8 @@ def num_queues(s: Seg) -> int:
 def take_back(s: Seg, vcoreid: int, name: int) -> None:
     """Takes back what others rely on: that the vcore looks at its public mail (VC_CAN_RCV_MSG), and at the queues that
     its host, or another dead one, has answered for."""
-    fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_CAN_RCV_MSG | VC_LONG_HANDLER))
     # No more mail for it, before its mail is looked at: pairs with `try_spam_vcore`.
-    mb()
+    fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_CAN_RCV_MSG | VC_LONG_HANDLER))
     n = num_queues(s)
     queue = 0
     while queue < n:

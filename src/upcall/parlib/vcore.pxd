@@ -14,7 +14,7 @@ from ..kern.proc cimport is_running, proc_yield, start_one_more, vc_state, vcore
 from ..kern.ucq cimport tidy_mbox
 from ..machine.door cimport (
     cas64, ctz64, fand32, fand64, for32, ld16, ld32, ld64, lda64, low32, mb, now_ns, pause,
-    st32, st64, str32, str64, u64, xchg64
+    st32, st64, str32, u64, xchg64
 )
 from .full cimport has_looker, is_told, pass_on
 from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers

@@ -72,7 +72,6 @@ if not cython.compiled:
         st32,
         st64,
         str32,
-        str64,
         u64,
     )
     from .full import has_looker, is_told, pass_on
@@ -165,7 +164,8 @@ def take_bit(vc: VCore, cur: Cursor, ev_type: int) -> int:
             handle_bit(vc, cur, ev_type)
     finally:
         if not vc.bit_task:
-            str64(s.mem, held, 0)
+            # Relaxed: whoever sets the bit again has learnt from the kernel, behind all our stores, that we are dead.
+            st64(s.mem, held, 0)
     return 1 if taken != 0 else 0
 
 
@@ -402,10 +402,9 @@ def vcore_yield(vc: VCore) -> bool:
     if ld32(s.mem, s.procinfo + PI_POOL_WAITERS) != 0:
         tidy_mbox(s, vc.pub.mbox)
         tidy_mbox(s, vc.priv.mbox)
-    fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
     # No more mail for us, before the last look at pending: pairs with `try_spam_vcore`, which posts, sets pending,
     # fences, and reads the flag again.
-    mb()
+    fand32(s.mem, flags, ~u64(VC_CAN_RCV_MSG))
     if ld32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_PENDING) != 0 or not proc_yield(s, vc.vcoreid):
         for32(s.mem, flags, VC_CAN_RCV_MSG)
         return False
@@ -416,13 +415,13 @@ def vcore_yield(vc: VCore) -> bool:
 
 
 def vcore_leave(vc: VCore) -> None:
-    """The host goes away in good order, or its core was taken: what it answers for is announced to the others."""
+    """The host goes away in good order, or its core was taken: what it answers for is announced to the others. No longer
+    answering, by read-modify-writes, then the look in `announce`, as in `vcore_yield`."""
     s = vc.s
     fand32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_FLAGS, ~u64(VC_CAN_RCV_MSG))
     for queue in vc.active:
         stop_polling(vc, queue)
     del vc.active[:]
-    mb()  # as in `vcore_yield`: no longer answering, then the look in `announce`
 
 
 def vcore_entry(vc: VCore) -> bool:
@@ -434,11 +433,10 @@ def vcore_entry(vc: VCore) -> bool:
     vcpd = vcpd_at(s, vc.vcoreid)
     if not vc.bit_task:
         restore_bit(s, vc.vcoreid)  # a former host's, if it died in a bit's handler and nobody has settled that yet
+    # That we run, before we look at the mail of the others: pairs with the second look in `ultimate_fallback`.
     fand32(s.mem, vcpd + VCPD_FLAGS, ~u64(VC_PREEMPTED_FLAG | VC_LONG_HANDLER))
     for32(s.mem, vcpd + VCPD_FLAGS, VC_CAN_RCV_MSG)
     str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)
-    # That we run, before we look at the mail of the others: pairs with the second look in `ultimate_fallback`.
-    mb()
     look_everywhere(vc)
     adopt_mail(vc)
     return True
@@ -476,8 +474,7 @@ def enable_notifs(vc: VCore) -> bool:
 def leave_vcore_context(vc: VCore) -> bool:
     """Before user code: nobody answers for the queues but the interrupt. False if there is news already."""
     for queue in vc.active:
-        stop_polling(vc, queue)
-    mb()  # as in `vcore_yield`: no longer answering, then the last look
+        stop_polling(vc, queue)  # all of them first, then the looks, as in `vcore_yield`
     for queue in vc.active:
         if queue in vc.threads:
             continue  # its turn comes when the host has left user code, or with another vcore

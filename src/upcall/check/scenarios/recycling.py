@@ -126,6 +126,29 @@ STALE: dict[str, dict[str, Any]] = {
 variants(stale, ("G1", "G2", "G7", "G11"), STALE, preemptions=3)
 
 
+@case("G1", "G7", "G11", preemptions=3)
+def recycled_under_its_linker(s: Scenario) -> None:
+    """A producer links a page behind its mailbox's last one; that is another mailbox's by then, with a page behind it."""
+    p, second = two_boxes(s, pages=5)
+    seg, mover = p.attach(), p.attach()
+    ucq, mbox = p.kern.ucq, p.parlib.mbox
+    cur = mbox.Cursor(BOX)
+    send(p, mover, BOX, 1)
+    assert mbox.take(mover, cur)
+    place = cur.taken
+
+    def moves() -> None:
+        s.note("sent", 2, ucq.send_ucq_msg(mover, BOX, p.message(2)))
+        mbox.put_done(mover, cur, place)
+        ucq.advance_head(mover, BOX)
+        s.note("sent", 3, ucq.send_ucq_msg(mover, second, p.message(3)))
+        s.note("sent", 4, ucq.send_ucq_msg(mover, second, p.message(4)))
+
+    s.actor(moves, name="mover", slot=mover.my_slot)
+    s.actor(lambda: s.note("sent", 5, ucq.send_ucq_msg(seg, BOX, p.message(5))), name="producer", slot=seg.my_slot)
+    whole_chains(p, {2: BOX, 3: second, 4: second, 5: BOX})
+
+
 @case("G1", "G11", preemptions=3)
 def stale_in_the_middle(s: Scenario) -> None:
     """Somebody gives back a page that has left the middle of its mailbox by then, and is another's."""
