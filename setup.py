@@ -87,7 +87,7 @@ def made_from(extension: Extension) -> str:
 
 
 class BuildExt(build_ext):
-    """Cython first, then the C compiler on all cores, for each module that is not there as its sources are now."""
+    """Cython first, then the C compiler, both on all cores, for each module that is not there as its sources are now."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -104,7 +104,14 @@ class BuildExt(build_ext):
         for bound in (False, True):
             group = [e for e in stale if e.name.startswith(("upcall.front.", "upcall.check.")) == bound]
             directives = {**DIRECTIVES, "annotation_typing": bound}
-            made = cythonize(group, build_dir=self.generated(), compiler_directives=directives, force=True, quiet=True)
+            made = cythonize(
+                group,
+                build_dir=self.generated(),
+                compiler_directives=directives,
+                force=True,
+                quiet=True,
+                nthreads=os.cpu_count() or 1,
+            )
             for extension, generated in zip(group, made, strict=True):
                 assert extension.name == generated.name
                 extension.sources = generated.sources
