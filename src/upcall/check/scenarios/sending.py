@@ -133,8 +133,9 @@ def one_indirection_is_enough(s: Scenario) -> None:
 
 
 def core_before_its_message(s: Scenario, *, sends: bool = True) -> None:
-    """A core is given to a vcore of a process that is WAITING, for a message that comes later, or never (it cannot be
-    pickled): the vcore wakes, finds nothing, and goes to sleep, maybe just when it comes."""
+    """A core is given to a vcore of a process that is WAITING, for a message that comes later, or never.
+
+    The vcore wakes, finds nothing, and goes to sleep, maybe just when it comes; never: it cannot be pickled."""
     p = Process(s, vcores=2)
     p.queue()
     p.vcore(0)
