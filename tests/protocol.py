@@ -123,7 +123,7 @@ class Bench:
     def vcore(self, vcoreid: int) -> Any:
         """A vcore with a host of its own, that has entered vcore context."""
         seg = self.actor()
-        assert self.proc.host_vcore(seg, vcoreid)
+        assert self.recover_module.host_vcore(seg, vcoreid)
         vc = self.recorder(seg, vcoreid)
         vc.bench = self
         self.set_vcpd(vcoreid, const.VCPD_NOTIF_DISABLED, 1)

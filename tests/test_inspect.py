@@ -18,7 +18,7 @@ from upcall import inspect
 from upcall.host import segment as files
 from upcall.kern import const
 from upcall.kern.layout import mbox_at, page_at
-from upcall.kern.proc import host_vcore
+from upcall.parlib.recover import host_vcore
 
 SMALL = files.Geometry(2, max_queues=4, max_types=40, max_slots=4, page_slots=7, nr_pages=6, nr_spans=2)
 

@@ -18,7 +18,7 @@ def bench(life: Any) -> Bench:
 def hosted(bench: Bench, vcoreid: int = 0) -> Any:
     """A host of a vcore that runs; no vcore context."""
     seg = bench.actor()
-    assert bench.proc.host_vcore(seg, vcoreid)
+    assert bench.recover_module.host_vcore(seg, vcoreid)
     assert bench.proc.vcore_online(seg, vcoreid)
     return seg
 
@@ -44,7 +44,7 @@ def test_every_change_of_a_vcores_word_changes_its_futex(bench: Bench) -> None:
     seg, sender = bench.actor(), bench.actor()
     seen = [bench.get(at, 4)]
     for step in (
-        lambda: bench.proc.host_vcore(seg, 0),
+        lambda: bench.recover_module.host_vcore(seg, 0),
         lambda: bench.proc.vcore_online(seg, 0),
         lambda: bench.proc.proc_yield(seg, 0),
         lambda: bench.proc.startcore(sender, 0),
@@ -404,19 +404,19 @@ def test_giver_may_die_or_stop_at_any_access(step_life: StepLife, dead: bool) ->
 
 def test_vcore_has_one_host(bench: Bench) -> None:
     hosted(bench)
-    assert not bench.proc.host_vcore(bench.actor(), 0)
+    assert not bench.recover_module.host_vcore(bench.actor(), 0)
 
 
 def test_dead_hosts_vcore_can_be_hosted(bench: Bench) -> None:
     bench.kill(hosted(bench))
-    assert bench.proc.host_vcore(bench.actor(), 0)
+    assert bench.recover_module.host_vcore(bench.actor(), 0)
 
 
 def test_vcore_whose_host_left_can_be_hosted(bench: Bench) -> None:
     seg = hosted(bench)
     bench.proc.unhost_vcore(seg, 0)
     assert bench.map(0) == const.VC_NOHOST
-    assert bench.proc.host_vcore(bench.actor(), 0)
+    assert bench.recover_module.host_vcore(bench.actor(), 0)
 
 
 def test_living_hosts_vcore_is_not_taken_from_it(bench: Bench) -> None:
@@ -439,8 +439,8 @@ def test_two_hosts_at_any_access_do_not_get_one_vcore(step_life: StepLife) -> No
         got: list[bool] = []
         more = step_life.interrupted(
             n,
-            lambda bench=bench, one=one, got=got: got.append(bench.proc.host_vcore(one, 0)),
-            lambda bench=bench, other=other, got=got: got.append(bench.proc.host_vcore(other, 0)),
+            lambda bench=bench, one=one, got=got: got.append(bench.recover_module.host_vcore(one, 0)),
+            lambda bench=bench, other=other, got=got: got.append(bench.recover_module.host_vcore(other, 0)),
         )
         assert sum(got) == 1, f"at access {n}"
         if not more:
@@ -456,12 +456,12 @@ def test_late_undertaker_at_any_access_leaves_the_next_host_alone(step_life: Ste
         more = step_life.interrupted(
             n,
             lambda bench=bench, watcher=watcher: bench.proc.unhost_vcore(watcher, 0),
-            lambda bench=bench, host=host: bench.proc.host_vcore(host, 0),
+            lambda bench=bench, host=host: bench.recover_module.host_vcore(host, 0),
         )
         if not more:
             break
         assert bench.map(0) == const.VC_STARTING, f"at access {n}"
-        assert not bench.proc.host_vcore(bench.actor(), 0), f"at access {n}"
+        assert not bench.recover_module.host_vcore(bench.actor(), 0), f"at access {n}"
     assert n > 4
 
 
@@ -469,9 +469,9 @@ def test_host_may_die_at_any_access_of_its_start(step_life: StepLife) -> None:
     for n in range(100):
         bench = Bench(step_life)
         host = bench.actor()
-        died = step_life.dies(n, lambda bench=bench, host=host: bench.proc.host_vcore(host, 0))
+        died = step_life.dies(n, lambda bench=bench, host=host: bench.recover_module.host_vcore(host, 0))
         bench.kill(host)
-        assert bench.proc.host_vcore(bench.actor(), 0), f"dead before access {n}"
+        assert bench.recover_module.host_vcore(bench.actor(), 0), f"dead before access {n}"
         assert bench.map(0) == const.VC_STARTING
         if not died:
             break

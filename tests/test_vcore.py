@@ -728,6 +728,38 @@ def test_bit_in_a_dead_hand_is_there_for_the_next_host(bench: Bench) -> None:
     assert vc.bits == [40]
 
 
+def test_queue_that_a_dead_host_answered_for_is_answered_for_by_the_next(bench: Bench) -> None:
+    """Nobody has settled the death when the vcore is hosted again: its name on the queue told senders that somebody looks,
+    and the next host that somebody else does."""
+    bench.queue()
+    dead, sender = bench.vcore(0), bench.actor()
+    bench.send(sender, 1)
+    bench.run(dead)
+    bench.kill(dead.s)
+    vc = bench.asleep(0)
+    bench.send(sender, 2)
+    bench.settle(vc)
+    assert vc.args == [2]
+
+
+def test_bit_in_the_next_hosts_hand_is_left_alone_by_a_late_recovery(bench: Bench) -> None:
+    """Its note was taken away, and its death took the bit with it."""
+    bench.queue(flags=USUAL | const.EVENT_NOMSG)
+    former, sender = bench.vcore(0), bench.actor()
+    bench.kill(former.s)
+    vc = bench.vcore(0)
+    bench.send(sender, ev_type=40)
+    at = bench.layout.vcpd_at(bench.at, 0) + const.VCPD_BIT
+
+    def settled_late() -> None:
+        bench.recover_module.recover_vcore(sender, 0, former.s.me)
+        assert bench.get(at) == bench.recover_module.bit_in_hand(vc.s.me, bench.event.queue_mbox(bench.at, 0), 40)
+
+    vc.during = settled_late
+    bench.run(vc)
+    assert vc.bits == [40]
+
+
 def test_living_hosts_things_are_left_alone_by_a_recovery(bench: Bench) -> None:
     bench.queue()
     vc, other, sender = bench.vcore(0), bench.vcore(1), bench.actor()
@@ -868,7 +900,7 @@ def test_vcore_may_die_at_any_access(step_life: StepLife, flags: int) -> None:
         vc.bench = bench
 
         def live(bench: Bench = bench, seg: Any = seg, vc: Any = vc) -> None:
-            bench.proc.host_vcore(seg, 0)
+            bench.recover_module.host_vcore(seg, 0)
             bench.vcore_module.vcore_entry(vc)
             bench.idle(vc)
 

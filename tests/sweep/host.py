@@ -12,6 +12,7 @@ from upcall.front.dispatch import Dispatcher
 from upcall.kern import const, proc
 from upcall.kern.layout import map_at, vcpd_at
 from upcall.parlib import vcore as parlib
+from upcall.parlib.recover import host_vcore
 
 ROUNDS_MAX = 200
 
@@ -93,7 +94,7 @@ class Host:
     def enter(self) -> None:
         """Hosts the vcore, in vcore context."""
         self.disable()
-        assert proc.host_vcore(self.seg, self.vcoreid), f"vcore {self.vcoreid} is hosted by somebody alive"
+        assert host_vcore(self.seg, self.vcoreid), f"vcore {self.vcoreid} is hosted by somebody alive"
         parlib.vcore_entry(self.vcore)
 
     def disable(self) -> None:

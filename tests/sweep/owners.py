@@ -22,7 +22,7 @@ from upcall.host.settle import settle
 from upcall.inspect.clean import clean
 from upcall.kern import arena, const, pages, proc, ucq
 from upcall.kern.layout import vcpd_at
-from upcall.parlib.recover import announce, preempt_vcore
+from upcall.parlib.recover import announce, bit_in_hand, preempt_vcore
 from upcall.parlib.watch import Watch, next_still, watch_sleeps, watch_wakes
 
 HOST_LAYER = ("host/slots.py", "host/segment.py", "host/handle.py", "host/tables.py", "host/owner.py", "host/worker.py")
@@ -95,7 +95,7 @@ class DeadBitScene(OwnerScene):
         w.setup()
         box = w.event.queue_mbox(w.at, 0)
         at = w.layout.mbox_at(w.at, box) + const.MB_BITMAP + w.number // 64 * 8
-        w.set(vcpd_at(w.at, 0) + const.VCPD_BIT, (box + 1) << 32 | w.number)
+        w.set(vcpd_at(w.at, 0) + const.VCPD_BIT, bit_in_hand(ghost.seg.me, box, w.number))
         w.set(at, w.get(at) & ~(1 << w.number % 64))
         ghost.die()
 

@@ -78,10 +78,11 @@ MOVED: list[tuple[str, str, str, str, str]] = [
     (SOURCE, "end_firing", "if after != SOURCE_SET", "before", "done = cas64("),
     (SOURCE, "end_firing", "add_count(", "behind", "done = cas64("),
     (MBOX, "put_back", "faa64(", "before", "if not cas64("),
-    (RECOVER, "restore_bit", "cas64(", "before", "if held >> 32 != 0"),
+    (RECOVER, "restore_bit", "cas64(", "before", "if mbox != 0"),
+    (RECOVER, "host_vcore", "if recover_vcore(", "behind", "if not cas64("),
     (RECOVER, "announce", "st64(", "behind", "send_indir("),
     (VCORE, "handle_bits", "st32(", "behind", "while i < MB_BITMAP_WORDS"),
-    (VCORE, "take_bit", "st64(s.mem, held, cur.mbox", "behind", "taken = fand64("),
+    (VCORE, "take_bit", "st64(s.mem, held, bit_in_hand", "behind", "taken = fand64("),
     (VCORE, "handle_own", "put_done(", "before", "if ev_type == EV_EVENT"),
     (VCORE, "handle_events", "st32(", "behind", "found = handle_mbox("),
     (DEAD, "settle_message", "str64(", "behind", "if held != 0:\n    free_block("),
@@ -116,7 +117,6 @@ STEPS: list[tuple[str, str, str]] = [
     (VCORE, "handle_bit", "if vc.full"),
     (VCORE, "vcore_yield", "if news("),
     (VCORE, "vcore_yield", "if ld32(s.mem, s.procinfo + PI_POOL_WAITERS)"),
-    (VCORE, "vcore_entry", "restore_bit("),
     (VCORE, "vcore_entry", "look_everywhere("),
     (VCORE, "vcore_entry", "adopt_mail("),
     (VCORE, "leave_vcore_context", "if cur is not None and"),
@@ -217,16 +217,13 @@ WHY: dict[str, str] = {
     "parlib/recover.py:take_back: name_is_dead(s, alert >> 32)": (
         "a living vcore's answer that is taken back costs one more indirection"
     ),
-    "parlib/recover.py:recover_vcore: name_is_dead(s, name)": (
-        "a bit that a living vcore has in hand would be handled once more: bits may be"
-    ),
+    "parlib/recover.py:host_vcore: rmb()": ACQUIRED,
     "parlib/recover.py:show_bits: str32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS, 1)": OPEN,
     "parlib/recover.py:preempt_vcore: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
     ("parlib/recover.py:announce: st64(s.mem, evq_at(s, queue) + EVQ_ALERT, ALERT... behind send_indir(s, queue, 0)"): (
         "a flag that says DONE there has its indirection in a mailbox still, and that is announced, too"
     ),
     "parlib/recover.py:announce: str32(s.mem, vcpd_at(s, v) + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "parlib/recover.py:announce: mb()": OPEN,
     "parlib/recover.py:mail_waits: page_generation(s, page) != gen": OPEN,
     "parlib/recover.py:mail_waits: rmb()": ACQUIRED,
     "parlib/vcore.py:handle_bits: str32(s.mem, at + MB_CHECK_BITS, 1)": OPEN,
@@ -241,10 +238,8 @@ WHY: dict[str, str] = {
     ),
     "parlib/vcore.py:vcore_yield: mb()": (
         "for the queues one more behind their compare-and-swaps; a vcore without queues has only this one before its look "
-        "at PI_POOL_WAITERS, which is open itself"
+        "at PI_POOL_WAITERS"
     ),
-    "parlib/vcore.py:vcore_yield: if ld32(s.mem, s.procinfo + PI_POOL_WAITERS) != 0": OPEN,
-    "parlib/vcore.py:vcore_entry: restore_bit(s, vc.vcoreid)": OPEN,
     "parlib/vcore.py:vcore_entry: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
     "parlib/vcore.py:vcore_entry: look_everywhere(vc)": OPEN,
     "parlib/watch.py:watch_sleeps: str32(s.mem, at, 1)": EITHER,

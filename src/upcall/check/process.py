@@ -113,6 +113,12 @@ class Process:
         seg.set_name(slot, 1)
         return seg
 
+    def gone(self) -> Any:
+        """One who was attached, and is dead: another has its slot."""
+        seg = self.attach()
+        self.set(self.kern.layout.slot_record_at(self.at, seg.my_slot) + const.AS_WORD, 2 | 1 << 32)
+        return seg
+
     def queue(self, flags: int = USUAL, *, queue: int = 0, vcore: int = 0, own: bool = True, limit: int = 0) -> int:
         """Makes an event queue."""
         at = self.kern.layout.evq_at(self.at, queue)
@@ -157,8 +163,8 @@ class Process:
         seg = self.attach()
         vc = self.recorder(seg, vcoreid)
         vc.note, vc.polls = self.s.note, poll
-        parlib, kern = self.parlib.vcore, self.kern
-        assert kern.proc.host_vcore(seg, vcoreid)
+        parlib = self.parlib.vcore
+        assert self.parlib.recover.host_vcore(seg, vcoreid)
         parlib.disable_notifs(vc)
         come_back = self.parlib.poll.come_back
         if poll:
@@ -248,8 +254,8 @@ def _recorder(life: ModuleType) -> type:
     d = life.machine.door
 
     class Recorder(base):  # type: ignore[misc,valid-type]
-        """Notes ("got", arg) and ("on", arg, vcore) of messages, ("bit", type) of bits, and what is then in the word
-        `looks_at`."""
+        """Notes ("got", arg) and ("on", arg, vcore) of messages, what is in the word `looks_at` when it has a bit, and
+        ("bit", type)."""
 
         note: Any
         polls = False
@@ -270,9 +276,9 @@ def _recorder(life: ModuleType) -> type:
             return 0
 
         def deliver_bit(self, cur: Any, ev_type: int) -> int:
-            self.note("bit", ev_type)
             if self.looks_at:
                 self.note("saw", d.ld64(self.s.mem, self.looks_at))
+            self.note("bit", ev_type)
             return 0
 
         def sleep(self) -> int:

@@ -27,9 +27,10 @@ from ..host.settle import has_ended, open_host, wait_for_end
 from ..host.worker import Report, WorkerHandle
 from ..inspect.clean import clean
 from ..kern import const
-from ..kern.proc import host_vcore, unhost_vcore
+from ..kern.proc import unhost_vcore
 from ..parlib import vcore as parlib
 from ..parlib.dead import settle_message, take_letter
+from ..parlib.recover import host_vcore
 from .buffers import outgoing, too_large
 from .future import Future
 from .program import TASK, TASKS, Config, TasksProc, answers_proc

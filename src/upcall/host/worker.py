@@ -31,9 +31,9 @@ from ..errors import UpcallError
 from ..front.dispatch import Dispatcher
 from ..kern import const
 from ..kern.layout import slot_record_at, vcpd_at
-from ..kern.proc import host_vcore, startcore, unhost_vcore
+from ..kern.proc import startcore, unhost_vcore
 from ..parlib import vcore as parlib
-from ..parlib.recover import announce
+from ..parlib.recover import announce, host_vcore
 from . import fingerprint, forks, tables
 from .defined import hold_taps
 from .definition import Definition, Program

@@ -18,6 +18,10 @@ cdef enum:
     SLOT_MASK = 0xFFF
     SLOT_GEN_MASK = 0xFFFFF
 
+    # ---- a bit in a host's hand: name:32 | mailbox + 1:22 | event type:10 -----------------------------------------
+    BIT_MBOX_SHIFT = 10
+    BIT_TYPE_MASK = 0x3FF
+
     # ---- a place in a mailbox: page + 1:20 | slot:12 | generation:24 ----------------------------------------------
     PAGE_MASK = 0xFFFFF
 
@@ -154,7 +158,7 @@ cdef enum:
     VCPD_REDELIVERED = 320
     VCPD_DROPPED = 328
     VCPD_RESTARTS = 336
-    VCPD_BIT = 344      # u64 mailbox + 1:32 << 32 | event type: the bit whose handler runs; 0: none
+    VCPD_BIT = 344      # u64 the bit whose handler runs, in its host's hand; 0: none
     VCPD_DEAD_LETTERS = 352 # counters again
     VCPD_REPORTED = 360
     VCPD_TAKEN_OVER = 368 # how often its core was taken because its host did not move

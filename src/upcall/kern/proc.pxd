@@ -7,7 +7,7 @@ from ..machine.door cimport (
 from .const cimport (
     AS_SYSCALLS, AS_WAKES, NO_VCORE, PI_CORES, PI_LOCK, PI_NUM_VCORES, PI_STATE, PI_WANT_ROOM, PI_WATCH, P_CREATED, P_DYING,
     P_NEW, P_RUNNABLE_M, P_RUNNING_M, P_RUNNING_S, P_WAITING, VCPD_FLAGS, VCPD_HOST, VCPD_NOTIF_DISABLED,
-    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_FULL, VC_IN_POLL, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST,
+    VCPD_NOTIF_PENDING, VC_AWAY, VC_BULK, VC_CAN_RCV_MSG, VC_IN_POLL, VC_K_LOCK, VC_LONG_HANDLER, VC_NOHOST,
     VC_OFFLINE, VC_ONLINE, VC_PREEMPTED, VC_PREEMPTED_FLAG, VC_SEQ_MASK, VC_STARTED, VC_STARTING, WALK_MAX
 )
 from .layout cimport Seg, count, map_at, vcpd_at
@@ -51,8 +51,6 @@ cpdef bint proc_yield(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef void proc_wait(Seg s) noexcept nogil
 @cython.locals(at=uint64_t, tries=uint64_t, w=uint64_t, state=uint64_t)
 cpdef bint vcore_online(Seg s, uint64_t vcoreid) noexcept nogil
-@cython.locals(host=uint64_t, at=uint64_t, tries=uint64_t, w=uint64_t, old=uint64_t)
-cpdef bint host_vcore(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(name=uint64_t)
 cpdef bint host_is_dead(Seg s, uint64_t vcoreid) noexcept nogil
 @cython.locals(host=uint64_t, at=uint64_t, tries=uint64_t, w=uint64_t, old=uint64_t)

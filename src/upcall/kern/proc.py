@@ -65,7 +65,6 @@ if not cython.compiled:
         VC_AWAY,
         VC_BULK,
         VC_CAN_RCV_MSG,
-        VC_FULL,
         VC_IN_POLL,
         VC_K_LOCK,
         VC_LONG_HANDLER,
@@ -368,29 +367,6 @@ def vcore_online(s: Seg, vcoreid: int) -> bool:
         now_running(s)
         if cas64(s.mem, at, w, vc_next(w, VC_ONLINE, s.me)):
             return True
-    return False
-
-
-def host_vcore(s: Seg, vcoreid: int) -> bool:
-    """A host attaches to a vcore. It starts with a core. False if somebody alive hosts this vcore."""
-    host = vcpd_at(s, vcoreid) + VCPD_HOST
-    at = map_at(s, vcoreid)
-    tries = 0
-    while tries < WALK_MAX:
-        tries = tries + 1
-        old = ld64(s.mem, host)
-        if old != 0 and old != s.me and not name_is_dead(s, old):
-            return False
-        # The name decides between two hosts, and comes first: died behind it, it is a dead name, and the next one's.
-        if not cas64(s.mem, host, old, s.me):
-            continue
-        # A former host's; ours come before it sleeps, and when it is full.
-        fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL | VC_FULL))
-        w = lda64(s.mem, at)
-        while not cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me)) and tries < WALK_MAX:
-            tries = tries + 1
-            w = lda64(s.mem, at)
-        return True
     return False
 
 

@@ -13,6 +13,8 @@ if not cython.compiled:
     from ..kern.const import (
         ALERT_NONE,
         ALERT_POLLED,
+        BIT_MBOX_SHIFT,
+        BIT_TYPE_MASK,
         CLAIMED,
         DONE,
         EV_CHECK_MSGS,
@@ -21,6 +23,7 @@ if not cython.compiled:
         EV_VCORE_PREEMPT,
         EVQ_ALERT,
         EVQ_MBOX,
+        LIST_TRIES_MAX,
         MB_BITMAP,
         MB_BITMAP_WORDS,
         MB_CHECK_BITS,
@@ -36,9 +39,12 @@ if not cython.compiled:
         SLOT_SIZE,
         VC_AWAY,
         VC_CAN_RCV_MSG,
+        VC_FULL,
+        VC_IN_POLL,
         VC_LONG_HANDLER,
         VC_NOHOST,
         VC_PREEMPTED,
+        VC_STARTING,
         VCPD_BIT,
         VCPD_FLAGS,
         VCPD_HOST,
@@ -54,7 +60,7 @@ if not cython.compiled:
     )
     from ..kern.layout import Seg, dead_mbox, evq_at, map_at, mbox_at, onward, page_at, vcpd_at
     from ..kern.pages import name_is_dead, page_generation
-    from ..kern.proc import proc_wait, startcore, take_core, vc_state
+    from ..kern.proc import proc_wait, startcore, take_core, vc_next, vc_state
     from ..kern.ucq import empty_word
     from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
     from .mbox import has_bits, recover_mbox, waiting_in
@@ -74,14 +80,22 @@ def has_public_mail(s: Seg, vcoreid: int) -> bool:
     return waiting_in(s, mbox, 0) or ld32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS) != 0
 
 
+def bit_in_hand(name: int, mbox: int, ev_type: int) -> int:
+    """What VCPD_BIT says while a host has a bit in hand."""
+    return (name << 32) | ((mbox + 1) << BIT_MBOX_SHIFT) | ev_type
+
+
 def restore_bit(s: Seg, vcoreid: int) -> int:
-    """Sets the bit again that a dead host had in hand. 1 if there was one. Again and again does no harm: bits coalesce."""
+    """Sets the bit again that a dead host had in hand, or the caller itself. 1 if there was one. Again and again does no
+    harm: bits coalesce."""
     at = vcpd_at(s, vcoreid) + VCPD_BIT
     held = ld64(s.mem, at)
-    if held == 0:
+    # Not what the next host has in hand by now: a late recoverer would take its note away, and its death the bit.
+    if held == 0 or ((held >> 32) != s.me and not name_is_dead(s, held >> 32)):
         return 0
-    if (held >> 32) != 0 and (held >> 32) <= s.nr_mboxes:
-        set_bit(s, (held >> 32) - 1, low32(held))
+    mbox = low32(held) >> BIT_MBOX_SHIFT
+    if mbox != 0 and mbox <= s.nr_mboxes:
+        set_bit(s, mbox - 1, held & BIT_TYPE_MASK)
     cas64(s.mem, at, held, 0)
     return 1
 
@@ -116,9 +130,7 @@ def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
     take_back(s, vcoreid, name)
     n = num_queues(s)
     queue = 0
-    found = 0
-    if name == 0 or name_is_dead(s, name):
-        found = restore_bit(s, vcoreid)
+    found = restore_bit(s, vcoreid)
     while queue < n:
         own = ld32(s.mem, evq_at(s, queue) + EVQ_MBOX)
         if own != 0 and own <= s.nr_mboxes:
@@ -131,6 +143,34 @@ def recover_vcore(s: Seg, vcoreid: int, name: int) -> int:
         v = v + 1
     recover_mbox(s, dead_mbox(s))  # of those who re-sent dead letters: no vcore's, so not counted
     return found
+
+
+def host_vcore(s: Seg, vcoreid: int) -> bool:
+    """A host attaches to a vcore, when it has settled what a former one has left there. It starts with a core. False if
+    somebody alive hosts this vcore."""
+    host = vcpd_at(s, vcoreid) + VCPD_HOST
+    at = map_at(s, vcoreid)
+    tries = 0
+    while tries < LIST_TRIES_MAX:
+        tries = tries + 1
+        w = lda64(s.mem, at)
+        rmb()  # the word before the name, as in `unhost_vcore`
+        old = ld64(s.mem, host)
+        if old != 0 and old != s.me and not name_is_dead(s, old):
+            return False
+        # Settled before the name is ours: with it the watchers lose sight of the former host, and whoever dies or stops on
+        # the way leaves it to them. 0 may be the trace of one, too: who has taken the name away may not have come further.
+        if recover_vcore(s, vcoreid, old) != 0 or old != 0:
+            announce(s)
+        # The name decides between two hosts, and comes first: died behind it, it is a dead name, and the next one's.
+        if not cas64(s.mem, host, old, s.me):
+            continue
+        # A former host's; ours come before it sleeps, and when it is full.
+        fand32(s.mem, vcpd_at(s, vcoreid) + VCPD_FLAGS, ~u64(VC_IN_POLL | VC_FULL))
+        # If this fails another host may have come and gone since we read the word: once more.
+        if cas64(s.mem, at, w, vc_next(w, VC_STARTING, s.me)):
+            return True
+    return False
 
 
 def show_bits(s: Seg, mbox: int) -> bool:

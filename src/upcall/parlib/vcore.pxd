@@ -18,7 +18,7 @@ from ..machine.door cimport (
 )
 from .full cimport has_looker, is_told, pass_on
 from .mbox cimport Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
-from .recover cimport announce, has_public_mail, is_hosted, num_queues, recover_vcore, restore_bit
+from .recover cimport announce, bit_in_hand, has_public_mail, is_hosted, num_queues, recover_vcore
 
 cdef class VCore:
     cdef public Seg s

@@ -76,7 +76,7 @@ if not cython.compiled:
     )
     from .full import has_looker, is_told, pass_on
     from .mbox import Cursor, more_waiting, news, put_done, reap_skipped, take, tell_drainers
-    from .recover import announce, has_public_mail, is_hosted, num_queues, recover_vcore, restore_bit
+    from .recover import announce, bit_in_hand, has_public_mail, is_hosted, num_queues, recover_vcore
 
 
 class VCore:
@@ -156,7 +156,7 @@ def take_bit(vc: VCore, cur: Cursor, ev_type: int) -> int:
     s = vc.s
     held = vcpd_at(s, vc.vcoreid) + VCPD_BIT
     bit = u64(1) << (ev_type % 64)
-    st64(s.mem, held, ((cur.mbox + 1) << 32) | ev_type)
+    st64(s.mem, held, bit_in_hand(s.me, cur.mbox, ev_type))
     # The note before the clearing: the read-modify-write is a fence.
     taken = fand64(s.mem, mbox_at(s, cur.mbox) + MB_BITMAP + ev_type // 64 * 8, ~bit) & bit
     try:
@@ -431,8 +431,6 @@ def vcore_entry(vc: VCore) -> bool:
     if not vcore_online(s, vc.vcoreid):
         return False
     vcpd = vcpd_at(s, vc.vcoreid)
-    if not vc.bit_task:
-        restore_bit(s, vc.vcoreid)  # a former host's, if it died in a bit's handler and nobody has settled that yet
     # That we run, before we look at the mail of the others: pairs with the second look in `ultimate_fallback`.
     fand32(s.mem, vcpd + VCPD_FLAGS, ~u64(VC_PREEMPTED_FLAG | VC_LONG_HANDLER))
     for32(s.mem, vcpd + VCPD_FLAGS, VC_CAN_RCV_MSG)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..runner import Job
 from . import (
+    duties,
     dying,
     hosts,
     lagging,
@@ -27,6 +28,7 @@ from .cases import CASES, Case
 __all__ = [
     "CASES",
     "Case",
+    "duties",
     "dying",
     "hosts",
     "jobs",

@@ -35,7 +35,7 @@ def restarter(p: Process, vcoreid: int = 0) -> None:
 
     def lives() -> None:
         s.rest(STARTED)
-        if not kern.proc.host_vcore(seg, vcoreid):
+        if not parlib.recover.host_vcore(seg, vcoreid):
             return
         parlib.vcore.disable_notifs(vc)
         parlib.vcore.vcore_entry(vc)

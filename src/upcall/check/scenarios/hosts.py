@@ -18,12 +18,12 @@ IPI = const.EVENT_IPI
 
 def comes(p: Process, vcoreid: int, *, name: str = "", mortal: bool = False, own_host: bool = True) -> Any:
     """An actor that hosts a vcore if it can, from the start: attach, enter, work, sleep."""
-    seg, s, parlib, kern = p.attach(), p.s, p.parlib.vcore, p.kern
+    seg, s, parlib, host_vcore = p.attach(), p.s, p.parlib.vcore, p.parlib.recover.host_vcore
     vc = p.recorder(seg, vcoreid)
     vc.note = s.note
 
     def lives() -> None:
-        if not kern.proc.host_vcore(seg, vcoreid):
+        if not host_vcore(seg, vcoreid):
             s.note("refused", vcoreid)
             return
         s.note("hosts", vcoreid)
@@ -96,7 +96,7 @@ def two_hosts_for_one_vcore(s: Scenario) -> None:
 
 
 def _hosts_only(p: Process, seg: Any) -> Any:
-    host, s = p.kern.proc.host_vcore, p.s
+    host, s = p.parlib.recover.host_vcore, p.s
 
     def hosts() -> None:
         if host(seg, 0):
@@ -111,7 +111,7 @@ def host_dies_and_another_comes(s: Scenario) -> None:
     p = Process(s)
     first, second, third = p.attach(), p.attach(), p.attach()
     s.actor(_hosts_only(p, first), name="first", slot=first.my_slot)
-    unhost, host, dead = p.kern.proc.unhost_vcore, p.kern.proc.host_vcore, p.kern.pages.name_is_dead
+    unhost, host, dead = p.kern.proc.unhost_vcore, p.parlib.recover.host_vcore, p.kern.pages.name_is_dead
 
     def recovers() -> None:
         if dead(second, first.me):
@@ -162,7 +162,7 @@ def host_leaves(s: Scenario, *, flags: int = USUAL, own: bool = True) -> None:
     seg, parlib, kern = p.attach(), p.parlib, p.kern
     vc = p.recorder(seg, 0)
     vc.note = s.note
-    assert kern.proc.host_vcore(seg, 0)
+    assert parlib.recover.host_vcore(seg, 0)
     parlib.vcore.disable_notifs(vc)
     assert parlib.vcore.vcore_entry(vc)
     p.vcore(1, mortal=False)
@@ -198,7 +198,7 @@ def restarted(s: Scenario) -> None:
     seg, parlib, kern = p.attach(), p.parlib, p.kern
     vc = p.recorder(seg, 0)
     vc.note = s.note
-    assert kern.proc.host_vcore(seg, 0)
+    assert parlib.recover.host_vcore(seg, 0)
     parlib.vcore.disable_notifs(vc)
     assert parlib.vcore.vcore_entry(vc)
 
@@ -216,7 +216,7 @@ def restarted(s: Scenario) -> None:
 
     def lives() -> None:
         s.rest(61)
-        if not kern.proc.host_vcore(own, 0):
+        if not parlib.recover.host_vcore(own, 0):
             return
         parlib.vcore.disable_notifs(vc2)
         parlib.vcore.vcore_entry(vc2)
@@ -235,14 +235,11 @@ def slot_of_the_dead_is_used_again(s: Scenario) -> None:
     """A vcore died with a message in hand, and another actor has its attach slot: the name is dead all the same."""
     p = Process(s, vcores=2)
     p.queue()
-    gone = p.attach()
+    gone = p.gone()
     assert p.kern.event.send_event(p.attach(), 0, p.message(1), const.NO_VCORE) == const.OK
     s.note("sent", 1, const.OK)
     cur = p.parlib.mbox.Cursor(p.kern.event.queue_mbox(p.at, 0))
     assert p.parlib.mbox.take(gone, cur)
-    # The next generation of the slot belongs to one who lives.
-    at = p.kern.layout.slot_record_at(p.at, gone.my_slot) + const.AS_WORD
-    p.set(at, p.get(at) & ~const.SLOT_GEN_MASK | 2)
     p.vcore(0, asleep=False, mortal=False)
     seg, recover = p.attach(), p.parlib.recover
 

@@ -120,14 +120,14 @@ def bit_in_a_dead_hand(s: Scenario) -> None:
 def settler_of_a_bit_dies(s: Scenario) -> None:
     """Whoever sets the bit of a dead vcore again dies on the way: the next one does it."""
     p = Process(s, geometry=TINY)
-    gone, restore = p.attach(), p.parlib.recover.restore_bit
-    p.set(p.kern.layout.vcpd_at(p.at, 0) + const.VCPD_BIT, (BOX + 1) << 32 | const.TYPE_PROGRAM)
-    p.set(p.kern.layout.vcpd_at(p.at, 0) + const.VCPD_HOST, gone.me)
+    dead, recover, vcpd = p.gone().me, p.parlib.recover, p.kern.layout.vcpd_at(p.at, 0)
+    p.set(vcpd + const.VCPD_BIT, recover.bit_in_hand(dead, BOX, const.TYPE_PROGRAM))
+    p.set(vcpd + const.VCPD_HOST, dead)
     first, second = p.attach(), p.attach()
 
     def once(seg: Any) -> Any:
         def restores() -> None:
-            restore(seg, 0)
+            recover.restore_bit(seg, 0)
 
         return restores
 

@@ -129,7 +129,7 @@ def loop(p: Process, vcoreid: int = 0, *, full: bool = False, ends: bool = False
     seg = p.attach()
     vc = keeper(p)(seg, vcoreid)
     vc.note = s.note
-    assert kern.proc.host_vcore(seg, vcoreid)
+    assert parlib.recover.host_vcore(seg, vcoreid)
     vcore.disable_notifs(vc)
     poll.sleep_in_poll(vc)
     assert vcore.vcore_entry(vc)
