@@ -151,9 +151,9 @@ def test_a_full_pool_finds_the_pages_that_nobody_has_given_back(bench: Bench) ->
 
 def test_waiting_for_room_ends_when_a_vcore_yields(bench: Bench) -> None:
     """Whoever sleeps for a page is told of one that became free in the middle."""
-    stuck = Stuck(bench, 15)
     bench.queue(1)
-    vc = bench.vcore(0)
+    vc = bench.vcore(0)  # before there is anything to give back: it looks after that when it starts, too
+    stuck = Stuck(bench, 15)
     bench.vcore_module.look_at(vc, 1)
     bench.set(bench.at.procinfo + const.PI_POOL_WAITERS, 1, 4)
     bench.idle(vc)
