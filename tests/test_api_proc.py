@@ -39,7 +39,7 @@ from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
 from upcall.host.segment import folder
 from upcall.host.tables import queues
 from upcall.kern import const
-from upcall.kern.layout import evq_at, mbox_at
+from upcall.kern.layout import evq_at, mbox_at, vcpd_at
 
 # Definition
 
@@ -533,6 +533,20 @@ def test_drain_waits_for_a_bit_whose_vcore_has_cleared_check_bits_and_not_taken_
         gate.open()
         assert proc.drain(LONG_S) == []
         assert len(notes.read()) == 2
+
+
+def test_drain_waits_for_a_bit_in_the_hand_of_a_dead_host_that_is_just_being_settled() -> None:
+    """Whoever settles it says first that nobody hosts the vcore, and then sets the bit again."""
+    with running(Proc("box", vcores=2)) as proc:
+        segment = proc.handle().segment
+        v = segment.geometry.max_vcores - 1
+        assert v not in {id for id, vcore in vcores("box").items() if vcore.alive}
+        at = vcpd_at(segment.seg, v) + const.VCPD_BIT
+        segment.put_u64(at, 1)
+        with pytest.raises(TimeoutError, match=f"'box' still has events in the hands of vcore {v} after"):
+            proc.drain(0.01)
+        segment.put_u64(at, 0)
+        assert proc.drain(LONG_S) == []
 
 
 def test_drain_does_not_wait_for_what_is_sent_after_the_call(notes: Notes, gate: Gate) -> None:

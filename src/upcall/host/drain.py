@@ -31,9 +31,10 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
             skip = {get_vcpd_mbox_priv(seg, v) for v in left_out}
             # A bit is in a hand before it leaves its mailbox, and back there before a dead host's hand is emptied: the
             # hands are looked at on both sides of the mailboxes.
-            in_hand = _bit_in_hand(handle)
+            hands = _hands(handle)
             waiting = [box for box, end in ends.items() if box not in skip and _waits(seg, box, end)]
-            if not waiting and not in_hand and not _bit_in_hand(handle):
+            hands += _hands(handle)
+            if not waiting and not hands:
                 return [v for v in left_out if waiting_in(seg, get_vcpd_mbox_priv(seg, v), 0)]
             # A spammed message may lie with several vcores: one that sleeps on a copy handles it when it is given a core.
             for box in waiting:
@@ -41,7 +42,9 @@ def drain(handle: Handle, timeout: float | None) -> list[int]:
                     startcore(seg, box // 2)
             left = -1 if deadline is None else int((deadline - time.monotonic()) * 1e9)
             if deadline is not None and left <= 0:
-                raise TimeoutError(f"{handle.name!r} still has events in {_names(handle, waiting)} after {timeout} s")
+                raise TimeoutError(
+                    f"{handle.name!r} still has events in {_names(handle, waiting, hands)} after {timeout} s"
+                )
             port.wait_word(seg, seg.procinfo + const.PI_DRAIN_SEQ, seen, left)
     finally:
         port.add_word(seg, at, -1)
@@ -60,23 +63,21 @@ def _waits(seg: Seg, box: int, end: int) -> bool:
     return (end != 0 and waiting_in(seg, box, end)) or has_bits(seg, box)
 
 
-def _bit_in_hand(handle: Handle) -> bool:
+def _hands(handle: Handle) -> list[int]:
+    """The vcores whose host has a bit in hand. Hosted or not: one that is dead, or has left, may have it still."""
     segment = handle.segment
-    return any(
-        segment.u64(vcpd_at(segment.seg, v) + const.VCPD_BIT) and not _unhosted(handle, v)
-        for v in range(segment.seg.max_vcores)
-    )
+    return [v for v in range(segment.seg.max_vcores) if segment.u64(vcpd_at(segment.seg, v) + const.VCPD_BIT)]
 
 
 def _unhosted(handle: Handle, v: int) -> bool:
     return handle.segment.u64(map_at(handle.segment.seg, v)) & 15 == const.VC_NOHOST
 
 
-def _names(handle: Handle, boxes: list[int]) -> str:
+def _names(handle: Handle, boxes: list[int], hands: list[int]) -> str:
     seg = handle.segment.seg
     of_queues = {
         handle.segment.u32(evq_at(seg, q) + const.EVQ_MBOX) - 1: f"queue {n!r}"
         for q, n in queues(handle.segment).items()
     }
     named = [of_queues.get(box, f"the {'private' if box % 2 else 'public'} mail of vcore {box // 2}") for box in boxes]
-    return ", ".join(named)
+    return ", ".join(named + [f"the hands of vcore {v}" for v in dict.fromkeys(hands)])
