@@ -71,7 +71,7 @@ cdef enum:
     HDR_CREATION = 56   # a random number: tells this segment from a later one of the same name
     HDR_NAME = 64
     HEADER_SIZE = 4096
-    ABI = 4
+    ABI = 5
 
     # ---- attach slot ----------------------------------------------------------------------------------------------
     SLOT_STRIDE = 128
