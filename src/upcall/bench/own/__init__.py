@@ -1,7 +1,7 @@
 """upcall itself, as one more column: the same jobs as the peers', between real processes, by the public API alone.
 
-`running` starts and ends the processes; the rows are in `sends`, `events`, `roundtrips`,
-`loops`, `waking`, `tasks` and `costs`.
+`running` starts and ends the processes; the rows are in `sends`, `events`, `roundtrips`, `loops`, `waking`,
+`tasks` and `costs`.
 """
 
 from __future__ import annotations

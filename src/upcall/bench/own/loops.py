@@ -7,39 +7,28 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import upcall
 
-from ..measure import Placing, count_for
-from ..peers.job import WARM_UP, sampled
-from ..peers.roundtrips import POLL_BLOCK
-from ..sample import MESSAGE, Measurement, Sample
-from .roundtrips import Times
-from .running import NAME, Finish, new_proc, started
+from ..measure import Placing
+from ..peers.job import WARM_UP
+from ..sample import MESSAGE, Measurement
+from .roundtrips import Times, in_blocks
+from .running import Finish, new_proc, started
+
+HOW: Final = "async def handlers, a task each"
 
 
 def rows() -> Mapping[str, Measurement]:
     """The rows of this file."""
     return {
-        "loop-awake": _measurement("loop-awake", awake=True, full=10_000),
-        "loop-parked": _measurement("loop-parked", awake=False, full=2_000),
+        "loop-awake": in_blocks("loop-awake", partial(_run, True), True, 10_000, HOW),
+        "loop-parked": in_blocks("loop-parked", partial(_run, False), False, 2_000, HOW),
     }
 
 
-def _measurement(row: str, *, awake: bool, full: int) -> Measurement:
-    per_block = POLL_BLOCK if awake else 1
-
-    def measure(scale: float) -> Sample:
-        placing = Placing.of()
-        blocks = count_for(full, scale, 16) // per_block
-        run = partial(_run, placing, awake, blocks, per_block)
-        return sampled(row, NAME, placing, scale, run, "async def handlers, a task each")
-
-    return measure
-
-
-def _run(placing: Placing, awake: bool, blocks: int, per_block: int) -> Iterable[float]:
+def _run(awake: bool, placing: Placing, blocks: int, per_block: int) -> Iterable[float]:
     times, finish = Times(blocks), Finish()
     here, there = new_proc(memory="16 MiB"), new_proc(memory="16 MiB")
     for proc in (here, there):

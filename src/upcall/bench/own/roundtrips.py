@@ -30,14 +30,20 @@ def rows() -> Mapping[str, Measurement]:
 
 def round_trip(row: str, *, polling: bool, full: int) -> Measurement:
     """us there and back. Polling ones are timed in blocks, as the peers' are."""
-    per_block = POLL_BLOCK if polling else 1
+    how = f"spin_us={_FOREVER_US}; timed in blocks of {POLL_BLOCK}" if polling else "spin_us=0"
+    return in_blocks(row, partial(_run, polling), polling, full, joined(how, "both sides are vcores"))
+
+
+def in_blocks(
+    row: str, run: Callable[[Placing, int, int], Iterable[float]], awake: bool, full: int, notes: str
+) -> Measurement:
+    """`run(placing, blocks, per_block)` at a scale: several trips are timed together if both sides are awake."""
+    per_block = POLL_BLOCK if awake else 1
 
     def measure(scale: float) -> Sample:
         placing = Placing.of()
         blocks = count_for(full, scale, 16) // per_block
-        run = partial(_run, placing, polling, blocks, per_block)
-        how = f"spin_us={_FOREVER_US}; timed in blocks of {per_block}" if polling else "spin_us=0"
-        return sampled(row, NAME, placing, scale, run, joined(how, "both sides are vcores"))
+        return sampled(row, NAME, placing, scale, partial(run, placing, blocks, per_block), notes)
 
     return measure
 
@@ -54,7 +60,7 @@ class Times:
         self._map.close()
 
 
-def _run(placing: Placing, polling: bool, blocks: int, per_block: int) -> Iterable[float]:
+def _run(polling: bool, placing: Placing, blocks: int, per_block: int) -> Iterable[float]:
     if polling and placing.shared:
         raise RuntimeError("needs two CPUs: a vcore that spins does not yield")
     times, finish = Times(blocks), Finish()
