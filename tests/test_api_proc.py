@@ -873,6 +873,32 @@ def test_ctrl_c_at_any_moment_leaves_no_process_no_segment_and_no_traceback(
         until(lambda: not (folder() / "box").exists(), "its end")
 
 
+def test_ctrl_c_waits_for_the_import_of_what_spawns_workers(tmp_path: Path) -> None:
+    """In a callback of the import system it was printed and forgotten, and the process ran on."""
+    source = """
+        import os, signal, sys, upcall
+        proc = upcall.Proc("box", vcores=1, start_method="spawn")
+
+        class Interrupted:
+            passed = False
+
+            def find_spec(self, name, path=None, target=None):
+                if name == "upcall.host.spawn":
+                    os.kill(os.getpid(), signal.SIGINT)
+                    self.passed = True
+
+        if __name__ == "__main__":
+            finder = Interrupted()
+            sys.meta_path.insert(0, finder)
+            try:
+                proc.run()
+            except KeyboardInterrupt:
+                print(finder.passed)
+    """
+    with program(tmp_path, source) as process:
+        assert output(process) == "True\n"
+
+
 def test_a_start_that_is_interrupted_ends_what_it_has_started(tmp_path: Path) -> None:
     """The supervisor came to tell that all runs, and died on a pipe that nobody read any more."""
     source = """

@@ -310,7 +310,8 @@ class Proc(Doors, SourceDoors):
     def _check_start_method(self) -> None:
         self._check_mains()
         if self.definition.start_method == "spawn" and self.definition.host == "process":
-            from .host.spawn import check_importable, home
+            with held():  # Ctrl-C in an import may come where Python has to ignore what it raises
+                from .host.spawn import check_importable, home
 
             check_importable(self)
             home(self)
