@@ -109,6 +109,12 @@ def test_the_best_peer_with_a_message_may_be_a_tenth_faster() -> None:
     assert [(v.peer, v.met) for v in found] == [(None, True), ("pipe", False)]
 
 
+def test_a_sleeping_worker_is_measured_by_a_pipe_between_two_cpus() -> None:
+    row = "task-parked"
+    (verdict,) = verdicts([sample(row, "upcall", 60.0), sample(row, "pipe", 20.0), sample(row, "pipe apart", 50.0)])
+    assert (verdict.unit, verdict.measured, verdict.met) == ("x pipe apart", 1.2, True)
+
+
 def test_passes_are_merged_by_their_medians() -> None:
     values = [(30.0, 90.0), (10.0, 50.0), (math.nan, None), (20.0, 70.0)]
     passes = [Sample("send-bit", "x", "ns", a, b, 5, "cpu0", "") for a, b in values]

@@ -28,6 +28,7 @@ TINY = 0.001
 SYSTEMS = {system.name: system for system in systems()}
 ALWAYS = (
     "pipe",
+    "pipe apart",
     "eventfd",
     "semaphore",
     "mp.Pipe",

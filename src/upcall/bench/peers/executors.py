@@ -61,16 +61,21 @@ def rows(name: str, make: Make, *, tasks: int, items: int) -> Mapping[str, Measu
     }
 
 
-def pipe_trip(name: str) -> Measurement:
-    """What `task-parked` is measured by: 16 bytes through a pipe to another Python process, and back, in the same way."""
-    return _measured("task-parked", name, _echo, 1, partial(_trips, full=300, pause=PAUSE_S))
+def pipe_trip(name: str, *, apart: bool) -> Measurement:
+    """Beside `task-parked`: 16 bytes through a pipe to another Python process, and back, in the same way. `apart`: each on
+    a CPU of its own, as a program and its worker are where tasks are to run in parallel; else where the kernel likes, which
+    has both take turns on one CPU if the two do not share a cache."""
+    placing = Placing.of() if apart else None
+    return _measured("task-parked", name, partial(_echo, placing), 1, partial(_trips, full=300, pause=PAUSE_S), placing)
 
 
 @contextmanager
-def _echo(_workers: int) -> Iterator[Any]:
+def _echo(placing: Placing | None, _workers: int) -> Iterator[Any]:
     """No executor: a child that sends back what it gets."""
     (there, out), (into, back) = os.pipe(), os.pipe()
     child = os.fork()
+    if placing is not None:
+        os.sched_setaffinity(0, {placing.senders[0] if child else placing.receiver})
     if child == 0:
         os.close(out)
         while data := os.read(there, len(MESSAGE)):
@@ -96,7 +101,12 @@ def _echo(_workers: int) -> Iterator[Any]:
 
 
 def _measured(
-    row: str, name: str, make: Make, workers: int, job: Callable[[Any, float], tuple[list[float], str]]
+    row: str,
+    name: str,
+    make: Make,
+    workers: int,
+    job: Callable[[Any, float], tuple[list[float], str]],
+    placing: Placing | None = None,
 ) -> Measurement:
     def measure(scale: float) -> Sample:
         notes: set[str] = set()
@@ -116,7 +126,8 @@ def _measured(
         cpus_here = cpus()
         found = sampled(row, name, Placing.of(), scale, run, "", with_p99=row.startswith("task-"))
         note = joined(found.note, *sorted(notes))
-        return Sample(**{**vars(found), "pinning": f"any of cpu{cpus_here}", "note": note})
+        where = f"any of cpu{cpus_here}" if placing is None else str(placing)
+        return Sample(**{**vars(found), "pinning": where, "note": note})
 
     return measure
 

@@ -173,7 +173,7 @@ class SemaphoreBit:
 
 def systems() -> list[System]:
     """A raw pipe, an eventfd, a POSIX semaphore."""
-    return [_pipe(), _eventfd(), _semaphore()]
+    return [_pipe(), _pipe_apart(), _eventfd(), _semaphore()]
 
 
 def _pipe() -> Peer:
@@ -199,10 +199,15 @@ def _pipe() -> Peer:
             "roundtrip-parked": round_trip("roundtrip-parked", name, PipeLink),
             "loop-awake": loop_trip("loop-awake", name, awake=True),
             "loop-parked": loop_trip("loop-parked", name, awake=False),
-            "task-parked": pipe_trip(name),
+            "task-parked": pipe_trip(name, apart=False),
             "wake-parked": wake(name, PipeLink),
         },
     )
+
+
+def _pipe_apart() -> Peer:
+    name = "pipe apart"
+    return Peer(name, {"task-parked": pipe_trip(name, apart=True)})
 
 
 def _eventfd() -> Peer:
