@@ -169,7 +169,7 @@ class Reader:
         """A mailbox, and whether its pages stayed in place during the walk."""
         record = self.read(mbox_at(self.seg, number), const.MBOX_STRIDE)
         words = struct.unpack_from(f"{const.MB_BITMAP_WORDS}Q", record, const.MB_BITMAP)
-        ignored = RUNTIME_BITS if number < 2 * self.geometry.max_vcores else {const.EV_NONE}
+        ignored = self._ignored(number)
         bits = tuple(n for n in range(const.MB_BITMAP_WORDS * 64) if words[n // 64] >> n % 64 & 1 and n not in ignored)
         here = struct.unpack_from("Q", record, const.MB_HEAD)[0]
         first = here >> 20 & 0xFFF
@@ -227,9 +227,22 @@ class Reader:
                 yield self.mailbox(number)
 
     def waiting(self, *, settled: bool = False) -> int:
-        """Events sent and not done, bits included. `settled`: nobody alive is attached, so a claim is no event."""
-        boxes = (box for box in self.mailboxes() if box.number != dead_mbox(self.seg))
-        return sum(box.waiting - (box.slots["CLAIMED"] if settled else 0) for box in boxes)
+        """Events sent and not done, bits included, in a hand or not. `settled`: nobody alive is attached, so a claim is
+        no event."""
+        boxes = [box for box in self.mailboxes() if box.number != dead_mbox(self.seg)]
+        in_hand = self._bits_in_hand() - {(box.number, bit) for box in boxes for bit in box.bits}
+        return sum(box.waiting - (box.slots["CLAIMED"] if settled else 0) for box in boxes) + len(in_hand)
+
+    def _bits_in_hand(self) -> set[tuple[int, int]]:
+        """Mailbox and type of each bit of the program that a host has in hand, or had when it died."""
+        words = (self.u64(vcpd_at(self.seg, v) + const.VCPD_BIT) for v in range(self.geometry.max_vcores))
+        held = {((word & 0xFFFFFFFF) >> const.BIT_MBOX_SHIFT, word & const.BIT_TYPE_MASK) for word in words}
+        boxes = range(1, self.seg.nr_mboxes + 1)
+        return {(box - 1, bit) for box, bit in held if box in boxes and bit not in self._ignored(box - 1)}
+
+    def _ignored(self, number: int) -> set[int]:
+        """The bits of a mailbox that are no events of the program."""
+        return RUNTIME_BITS if number < 2 * self.geometry.max_vcores else {const.EV_NONE}
 
     @property
     def dead(self) -> int:

@@ -1,0 +1,178 @@
+"""The next start of a process whose supervisor and workers are dead, stopped or late: with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import upcall
+from procs import (
+    LONG_S,
+    Gate,
+    Notes,
+    bereave,
+    discard,
+    kill_workers,
+    left,
+    running,
+    until,
+)
+from procs import vcore_info as vcores
+from upcall import EventFlag, Proc, inspect
+from upcall.host.segment import folder
+
+
+@pytest.fixture(autouse=True)
+def nobody_left() -> Iterator[None]:
+    """Workers carry on without a supervisor, whatever a test does: none may outlive it."""
+    yield
+    if (folder() / "box").exists():
+        pid = inspect.snapshot("box").pid
+        if pid and pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)
+        kill_workers("box")
+        discard("box")
+
+
+def pids() -> dict[int, int]:
+    """Living workers by vcore."""
+    return {v: vcore.pid for v, vcore in vcores("box").items() if vcore.alive and vcore.pid}
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+# What a dead worker had in hand
+
+
+def holding(notes: Notes, gate: Gate, count: int) -> Proc:
+    """Handlers that hold what they get until the gate opens, but for what is delivered again and private mail."""
+    proc = Proc("box", vcores=count)
+    proc.queue("orders")
+    proc.queue("ticks", flags=EventFlag.IPI | EventFlag.INDIR | EventFlag.FALLBACK | EventFlag.NOMSG)
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> None:
+        notes("order", ev.vcore, ev.arg1, ev.redeliveries)
+        if not ev.redeliveries:
+            gate.wait()
+
+    @proc.on("tick")
+    def tick(ev: upcall.Event) -> None:
+        notes("tick", ev.vcore)
+        gate.wait()
+
+    @proc.on("mail")
+    def mail(ev: upcall.Event) -> None:
+        notes("mail", ev.vcore, ev.arg1, ev.redeliveries)
+
+    return proc
+
+
+def lose_worker(proc: Proc, victim: int, how: str) -> None:
+    """The death of a worker while its supervisor is dead, or stopped and killed later."""
+    supervisor = proc._running.pid
+    if how == "dead":
+        bereave(proc)
+    else:
+        os.kill(supervisor, signal.SIGSTOP)
+        until(lambda: is_stopped(supervisor), "its stop")
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: victim not in pids().values(), "its death")
+    if how == "stopped":
+        bereave(proc)
+
+
+@pytest.mark.parametrize("how", ["dead", "stopped"])
+@pytest.mark.parametrize("what", ["event", "bit"])
+def test_the_next_host_has_what_a_worker_that_died_without_a_supervisor_had_in_hand(
+    what: str, how: str, notes: Notes, gate: Gate
+) -> None:
+    proc = holding(notes, gate, 1).start()
+    if what == "event":
+        proc.queue("orders").send("order", arg1=1)
+    else:
+        proc.queue("ticks").send("tick")
+    notes.wait(1)
+    proc.vcore(0).send("mail", arg1=2, private=True)
+    lose_worker(proc, pids()[0], how)
+    assert left("box") == 2
+    gate.open()
+    with running(holding(notes, gate, 1)) as after:
+        assert after.drain(LONG_S) == []
+        assert vcores("box")[0].redelivered == (what == "event")  # nobody knows of a bit how often it was sent
+    again = ["order", 0, 1, 1] if what == "event" else ["tick", 0]
+    assert sorted(notes.read()[1:]) == sorted([again, ["mail", 0, 2, 0]])
+
+
+@pytest.mark.parametrize("how", ["dead", "stopped"])
+def test_a_vcore_that_is_hosted_beside_one_that_was_taken_over_has_its_mail(how: str, notes: Notes, gate: Gate) -> None:
+    proc = holding(notes, gate, 2).start()
+    for number in (1, 2):
+        proc.queue("orders").send("order", arg1=number)
+    notes.wait(2)
+    victim, number = next((vcore, number) for _, vcore, number, _ in notes.read() if vcore == 0)
+    proc.vcore(0).send("mail", arg1=3, private=True)
+    before = pids()
+    lose_worker(proc, before[victim], how)
+    with running(holding(notes, gate, 2)) as after:
+        until(lambda: len(pids()) == 2, "the next host")
+        assert pids()[1] == before[1]
+        gate.open()
+        assert after.drain(LONG_S) == []
+    assert sorted(notes.read()[2:], key=str) == sorted(
+        [["order", next(v for k, v, n, r in notes.read() if r), number, 1], ["mail", 0, 3, 0]], key=str
+    )
+
+
+def test_clean_keeps_a_bit_that_a_dead_worker_had_in_hand(notes: Notes, gate: Gate) -> None:
+    proc = holding(notes, gate, 1).start()
+    proc.queue("ticks").send("tick")
+    notes.wait(1)
+    until(lambda: left("box") == 1, "the bit in hand")
+    lose_worker(proc, pids()[0], "dead")
+    (kept,) = inspect.clean()
+    assert (kept.removed, kept.why[:13]) == (False, "1 events wait")
+    (gone,) = inspect.clean(discard=True)
+    assert (gone.removed, gone.lost) == (True, 1)
+
+
+# A supervisor that is stopped
+
+
+def define(notes: Notes, count: int, **options: Any) -> Proc:
+    proc = Proc("box", vcores=count, **options)
+    proc.queue("orders")
+    proc.on("order")(lambda ev: notes(os.getpid(), ev.arg1))
+    return proc
+
+
+def test_a_stopped_supervisor_keeps_its_name_and_goes_on_where_it_was(notes: Notes, gate: Gate) -> None:
+    proc = define(notes, 2).start()
+    supervisor = proc._running.pid
+    os.kill(supervisor, signal.SIGSTOP)
+    until(lambda: is_stopped(supervisor), "its stop")
+    before = pids()
+    with pytest.raises(upcall.NameInUse, match=rf"runs already \(pid {supervisor}\)"):
+        define(notes, 2).start()
+    (kept,) = inspect.clean(discard=True)
+    assert (kept.removed, kept.why) == (False, f"attended by pid {supervisor}")
+    os.kill(before[0], signal.SIGKILL)
+    until(lambda: 0 not in pids(), "its death")
+    proc.queue("orders").send("order", arg1=1)
+    go_on(supervisor)
+    until(lambda: len(pids()) == 2, "the next host")
+    assert pids()[1] == before[1]
+    proc.stop(timeout=LONG_S)
+    assert [number for _, number in notes.read()] == [1]
+    assert not (folder() / "box").exists()
