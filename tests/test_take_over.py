@@ -17,6 +17,7 @@ from procs import (
     Notes,
     bereave,
     discard,
+    ended,
     kill_workers,
     left,
     running,
@@ -24,7 +25,8 @@ from procs import (
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, Proc, inspect
-from upcall.host.segment import folder
+from upcall.host.segment import Segment, folder, open_segment
+from upcall.host.supervisor import worker_process
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +178,130 @@ def test_a_stopped_supervisor_keeps_its_name_and_goes_on_where_it_was(notes: Not
     proc.stop(timeout=LONG_S)
     assert [number for _, number in notes.read()] == [1]
     assert not (folder() / "box").exists()
+
+
+# Workers that were starting when their supervisor died
+
+
+def more(notes: Notes, count: int, **options: Any) -> Proc:
+    """Another definition, with an event type that the first does not know."""
+    proc = define(notes, count, **options)
+    proc.queue("others")
+    proc.on("other")(lambda ev: notes(os.getpid(), ev.arg1))
+    return proc
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file; where it says so, workers stop themselves at that moment of their start."""
+    moment = tmp_path / "moment"
+    moment.write_text("")
+
+    def stop_at(where: str) -> None:
+        if moment.read_text() == where:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def process(*arguments: Any) -> int:
+        stop_at("fork")
+        return worker_process(*arguments)
+
+    def opened(name: str) -> Segment:
+        segment = open_segment(name)
+        stop_at("open")
+        return segment
+
+    monkeypatch.setattr("upcall.host.supervisor.worker_process", process)
+    monkeypatch.setattr("upcall.host.worker.open_segment", opened)
+    return moment
+
+
+def late_worker(proc: Proc, vcore: int, late: Path, where: str) -> int:
+    """A worker for a vcore, stopped while it starts, whose supervisor is killed then."""
+    late.write_text(where)
+    os.kill(pids()[vcore], signal.SIGKILL)
+    found = stopped_child(proc)
+    bereave(proc)
+    late.write_text("")
+    return found
+
+
+def stopped_child(proc: Proc) -> int:
+    """The worker that has stopped itself."""
+    children = Path(f"/proc/{proc._running.pid}/task/{proc._running.pid}/children")
+    return int(until(lambda: next((p for p in map(int, children.read_text().split()) if is_stopped(p)), 0)))
+
+
+@pytest.mark.parametrize("where", ["fork", "open"])
+@pytest.mark.parametrize("count", [3, 1])
+def test_a_late_worker_does_not_stay_beside_the_workers_of_the_next_supervisor(
+    count: int, where: str, late: Path, notes: Notes
+) -> None:
+    worker = late_worker(define(notes, 3).start(), 2, late, where)
+    with running(define(notes, count)) as proc:
+        until(lambda: sorted(pids()) == list(range(count)), "so many workers")
+        before = pids()
+        go_on(worker)
+        ended(worker)
+        assert pids() == before
+        proc.queue("orders").send("order", arg1=1)
+        assert proc.drain(LONG_S) == []
+    assert [number for _, number in notes.read()] == [1]
+    assert not (folder() / "box").exists()
+
+
+@pytest.mark.parametrize("where", ["fork", "open"])
+def test_a_late_worker_of_another_definition_handles_nothing(where: str, late: Path, notes: Notes) -> None:
+    """It would drop what it does not know; no worker of its vcore's runs meanwhile."""
+    worker = late_worker(define(notes, 1).start(), 0, late, where)
+    second = more(notes, 1).start()
+    late.write_text("fork")
+    os.kill(pids()[0], signal.SIGKILL)
+    other = stopped_child(second)
+    second.queue("others").send("other", arg1=1)
+    go_on(worker)
+    ended(worker)
+    assert left("box") == 1
+    late.write_text("")
+    go_on(other)
+    assert second.drain(LONG_S) == []
+    second.stop(timeout=LONG_S)
+    assert notes.read() == [[other, 1]]
+
+
+def test_a_late_worker_of_a_supervisor_before_the_last_one_handles_nothing(late: Path, notes: Notes) -> None:
+    """Nobody attends the process, and its tables are another definition's."""
+    worker = late_worker(define(notes, 1).start(), 0, late, "open")
+    second = more(notes, 1).start()
+    second.queue("others").send("other", arg1=1)
+    assert second.drain(LONG_S) == []
+    bereave(second)
+    kill_workers("box")
+    with upcall.connect("box") as remote:
+        remote.queue("others").send("other", arg1=2)
+    go_on(worker)
+    ended(worker)
+    assert left("box") == 1
+    with running(more(notes, 1)):
+        pass
+    assert [number for _, number in notes.read()] == [1, 2]
+
+
+def test_a_late_worker_carries_on_if_nobody_attends_the_process(late: Path, notes: Notes) -> None:
+    worker = late_worker(define(notes, 1).start(), 0, late, "open")
+    go_on(worker)
+    with upcall.connect("box") as remote:
+        remote.queue("orders").send("order", arg1=1)
+    until(lambda: left("box") == 0, "the event")
+    assert notes.read() == [[worker, 1]]
+
+
+def test_a_late_worker_does_not_host_what_was_cleaned_up(late: Path, notes: Notes) -> None:
+    """It had opened the file, and nobody can see that. What is beside the file now is another one's."""
+    worker = late_worker(define(notes, 1).start(), 0, late, "open")
+    assert [one.removed for one in inspect.clean()] == [True]
+    with running(define(notes, 1)) as proc:
+        go_on(worker)
+        ended(worker)
+        proc.queue("orders").send("order", arg1=1)
+        assert proc.drain(LONG_S) == []
+    assert [number for _, number in notes.read()] == [1]

@@ -23,8 +23,9 @@ import traceback
 from ..kern import const
 from ..kern.layout import Seg
 from ..parlib.recover import announce
+from . import fingerprint
 from .definition import Definition
-from .segment import Segment
+from .segment import Segment, is_in_place
 from .settle import Host, host_name, open_host, open_supervisor, settle, tell_watcher, wait_for_end
 from .sources import Sources
 from .watch import Watcher
@@ -45,6 +46,19 @@ class Standby:
     def orphaned(self) -> bool:
         """Whether the supervisor that started this worker is gone."""
         return os.getppid() != self.parent
+
+    def late(self) -> bool:
+        """Whether the process has gone on without this worker, whose supervisor died while it started: another supervisor
+        attends it, with workers of its own; or it was removed, or knows other tables by now.
+
+        Asked by a host, in turn with those who start the process: they have attended it before, or they look for hosts
+        after it, and find this one (pairs with `living` in host/owner)."""
+        if not self.orphaned():
+            return False
+        segment = self.segment
+        with segment.slots.in_turn():
+            known = segment.u64(segment.seg.procinfo + const.PI_TABLES) == fingerprint.tables(self.definition)
+            return segment.is_attended() or not is_in_place(segment) or not known
 
     def begin(self) -> None:
         """Starts the helper thread, once. From a signal handler: so nothing of `threading`, whose locks the interrupted

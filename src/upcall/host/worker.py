@@ -52,7 +52,7 @@ INTERRUPT = signal.SIGURG
 _F_SETOWN_EX, _F_OWNER_TID = 15, 0
 _PR_SET_PDEATHSIG = 1
 EXIT_HOSTED = 75
-"""A worker's exit code: somebody alive hosts its vcore already."""
+"""A worker's exit code: somebody alive hosts its vcore already, or the process has gone on without it."""
 
 
 class Leave(BaseException):
@@ -193,8 +193,9 @@ class VCoreHost:
             number = self.handle.types.get(item.type) or self.handle.resolve(item.type)
             self.dispatcher.handle(queue, number, item.handler, item.batch_max)
 
-    def start(self) -> bool:
-        """Hosts the vcore, in vcore context. False if somebody alive does."""
+    def start(self, late: Callable[[], bool] = lambda: False) -> bool:
+        """Hosts the vcore, in vcore context. False if somebody alive does, or if the host, as which it is asked, is too
+        `late`."""
         parlib.disable_notifs(self.dispatcher)
         # Before anybody can find us through the vcore.
         at = slot_record_at(self.seg, self.seg.my_slot) + const.AS_DEFINITION
@@ -202,6 +203,9 @@ class VCoreHost:
         if self.has_fifo:
             self._open_fifo()  # before its name says that it is the host: see `open_host`
         if not host_vcore(self.seg, self.vcoreid):
+            return False
+        if late():
+            self.leave()
             return False
         self._be_told()
         parlib.vcore_entry(self.dispatcher)
@@ -393,16 +397,16 @@ def worker_process(proc: Program, name: str, vcoreid: int, parent: int) -> int:
     try:
         segment = open_segment(name)
         host = host_type(proc.definition)(proc.definition, WorkerHandle(segment), vcoreid, signals=True)
-    except UpcallError as error:
+        standby = Standby(segment, proc.definition, parent)
+        proc._lend_handle(host.handle)
+        if not host.start(standby.late):
+            return EXIT_HOSTED
+    except (UpcallError, FileNotFoundError) as error:
         log.error("%s/vcore %d: cannot start: %s", name, vcoreid, error)
         return 1
-    proc._lend_handle(host.handle)
-    if not host.start():
-        return EXIT_HOSTED
     hold_taps(host.handle, proc.definition)
     if proc.definition.signals:
         host.signal_thread = SignalThread(host.handle, proc.definition.signals)
-    standby = Standby(segment, proc.definition, parent)
     host.orphaned = standby.orphaned
     if proc.definition.on_supervisor_death == "carry_on":
         host.standby = standby
