@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import upcall
+import upcall.host.threads
 from procs import (
     LONG_S,
     Gate,
@@ -26,7 +27,7 @@ from procs import (
 from procs import vcore_info as vcores
 from upcall import EventFlag, Proc, inspect
 from upcall.host.segment import Segment, folder, open_segment
-from upcall.host.supervisor import worker_process
+from upcall.host.supervisor import Control, worker_process
 
 
 @pytest.fixture(autouse=True)
@@ -303,5 +304,28 @@ def test_a_late_worker_does_not_host_what_was_cleaned_up(late: Path, notes: Note
         go_on(worker)
         ended(worker)
         proc.queue("orders").send("order", arg1=1)
+        assert proc.drain(LONG_S) == []
+    assert [number for _, number in notes.read()] == [1]
+
+
+# Workers that end between the looks of the next start
+
+
+@pytest.mark.parametrize("host", ["process", "thread"])
+def test_a_start_that_sees_the_last_worker_of_another_definition_end_has_its_own_tables(
+    host: Any, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bereave(define(notes, 3).start())
+
+    def before(*arguments: Any) -> Any:
+        kill_workers("box")
+        return first(*arguments)
+
+    first = Control if host == "process" else upcall.host.threads.end_workers
+    where = "supervisor.Control" if host == "process" else "threads.end_workers"
+    monkeypatch.setattr(f"upcall.host.{where}", before)
+    with running(more(notes, 1, host=host)) as proc:
+        assert [v.state for v in vcores("box").values() if v.id > 0] == []
+        proc.queue("others").send("other", arg1=1)
         assert proc.drain(LONG_S) == []
     assert [number for _, number in notes.read()] == [1]

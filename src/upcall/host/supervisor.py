@@ -149,11 +149,17 @@ class Supervisor:
             if host is not None:
                 self.workers[v] = Worker(v)
                 self._adopt(self.workers[v], host)
+            elif host_name(self.segment, v):  # it has died since we came
+                settle(self.segment, self.seg, v)
+                announce(self.seg)
         taken = list(self.workers.values())
+        known = self._table_number() == fingerprint.tables(self.proc.definition)
+        if not taken and not known:  # it was for those who lived when we came
+            write_tables(self.proc, self.segment)
         if taken:
             who = ", ".join(f"vcore {worker.vcoreid} (pid {worker.pid})" for worker in taken)
             log.warning("%s: its supervisor had died; took over its running workers: %s", self.proc.name, who)
-            if self._table_number() != fingerprint.tables(self.proc.definition):
+            if not known:
                 self.held = True
                 for worker in taken:
                     self.ask_to_end(worker)

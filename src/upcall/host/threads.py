@@ -19,7 +19,7 @@ from ..kern.layout import Seg, vcpd_at
 from ..kern.proc import startcore
 from .defined import make_all
 from .definition import Program
-from .owner import finish, left_over, open_for_owner, write_tables
+from .owner import finish, left_over, living, open_for_owner, write_tables
 from .segment import Segment
 from .settle import open_host, settle, wait_for_end
 from .signals import blocked
@@ -45,9 +45,9 @@ def end_workers(proc: Program, segment: Segment, seg: Seg) -> None:
         wait_for_end(host.pidfd)
         os.close(host.pidfd)
         settle(segment, seg, host.vcoreid, ended=host.pid)
-    if hosts:
-        segment.put_u64(seg.procinfo + const.PI_NUM_VCORES, proc.definition.vcores)
-        write_tables(proc, segment)
+    living(segment, seg)  # and those that have died since we came
+    segment.put_u64(seg.procinfo + const.PI_NUM_VCORES, proc.definition.vcores)
+    write_tables(proc, segment)
 
 
 class ThreadsInBackground:
