@@ -166,8 +166,6 @@ WHY: dict[str, str] = {
     ),
     "kern/event.py:post_vc_msg: wmb()": EITHER,
     "kern/event.py:post_vc_msg: str32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "kern/event.py:ultimate_fallback: wrmb()": OPEN,
-    "kern/event.py:spam_public_msg: wrmb()": OPEN,
     "kern/pages.py:name_is_dead: name == s.me": ("saves a system call: the kernel would say that the caller lives"),
     "kern/pages.py:name_is_dead: lda64(s.mem, slot_record_at(s, slot) + AS_WORD)": (
         "the other side is the host layer's, `_settle` of the attach slots, which no scenario runs"

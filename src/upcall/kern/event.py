@@ -262,9 +262,9 @@ def ultimate_fallback(s: Seg, msg: Msg, vcoreid: int, ev_flags: int) -> None:
         v = fallback_vcore(s, vcoreid)
         if v == NO_VCORE:
             s.why = spam_vcore(s, vcoreid, msg, ev_flags)
-            # Posted before the hosts again: pairs with `vcore_entry`, which says that it runs before it looks at the
-            # mail of the others. Without it, a first vcore could come between and neither see the other.
-            wrmb()
+            # Posted (the exchange to READY, or of check_bits, is the fence) before the hosts again: pairs with
+            # `vcore_entry`, which says that it runs before it looks at the mail of the others. Without this look, a first
+            # vcore could come between and neither see the other. Pending may come late: a vcore that comes looks anyway.
             if s.why != OK or fallback_vcore(s, vcoreid) == NO_VCORE:
                 return
             continue

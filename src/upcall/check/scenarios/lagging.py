@@ -13,14 +13,19 @@ from .properties import delivered, state_is_true, usual
 IPI = const.EVENT_IPI
 
 
-def flag_of_a_sleeper(s: Scenario, *, flags: int) -> None:
-    """A vcore sleeps, with its flag set by a sender that came late, and the process's state says that it runs."""
+def flag_of_a_sleeper(s: Scenario, *, flags: int, started: bool = False) -> None:
+    """A vcore sleeps, with its flag set by a sender that came late, and the process's state says that it runs.
+
+    `started`: another gives it a core meanwhile, and it goes back to sleep."""
     p = Process(s, vcores=2)
     p.queue(flags, own=bool(flags & const.EVENT_INDIR))
     p.vcore(0)
     p.kern.event.set_vcore_msgable(p.attach(), 0)
     p.set(p.at.procinfo + const.PI_STATE, const.P_RUNNING_M)
     p.sender("sender", 1)
+    if started:
+        seg, startcore = p.attach(), p.kern.proc.startcore
+        s.actor(lambda: startcore(seg, 0), name="other", slot=seg.my_slot)
     delivered(p, flags)
 
 
@@ -32,6 +37,12 @@ variants(
         "spammed": {"flags": const.EVENT_SPAM_PUBLIC},
         "must_run": {"flags": const.EVENT_SPAM_PUBLIC | const.EVENT_VCORE_MUST_RUN},
     },
+)
+variants(
+    flag_of_a_sleeper,
+    ("G2",),
+    {"started_by_another": {"flags": const.EVENT_SPAM_PUBLIC | const.EVENT_VCORE_MUST_RUN, "started": True}},
+    preemptions=2,
 )
 
 
