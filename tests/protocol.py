@@ -42,8 +42,8 @@ class Bench:
         if self.compiled:
             self.buffer = mmap.mmap(-1, self.at.size)
         else:
-            self.memory = life.machine.door.Memory(self.at.size)
-            self.world = life.machine.door.World()
+            self.memory = life.machine.door.Memory(self.at.size, self.at.tables_end)
+            self.world = life.machine.door.World(self.memory)
             self.buffer = self.memory.bytes
         self.actors = 0
         self.at = self._bound()

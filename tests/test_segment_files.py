@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import random
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -19,11 +21,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import upcall
-from procs import LONG_S, abandon, discard, output, program, running
+from procs import LONG_S, abandon, discard, log_to, output, program, running, until, vcore_info
 from upcall import Proc, SegmentError
 from upcall.front import port
-from upcall.host.segment import Geometry, create, folder, open_segment, remove
+from upcall.host.segment import Geometry, Segment, create, folder, open_segment, remove
 from upcall.kern import const
+from upcall.kern.arena import reference
+from upcall.kern.event import queue_mbox
+from upcall.kern.layout import mbox_at, page_at, place, span_at
+from upcall.kern.ucq import slot_at
 
 MEMORY = "4 MiB"
 
@@ -448,6 +454,132 @@ def test_a_file_system_filled_by_others_is_a_full_mailbox_until_there_is_room(sm
             queue.send("order", bytes(1 << 20))
         (small / "filler").unlink()
         queue.send("order", bytes(1 << 20))
+
+
+TRY = """
+    import faulthandler
+    import upcall
+    faulthandler.enable()
+    errors = set()
+    with upcall.connect("box") as remote:
+        orders, vcore = remote.queue("orders"), remote.vcore(0)
+        for i in range(600):
+            payload = bytes((0, 80, 300, 5000, 70000, 300000)[i % 6])
+            for send in (
+                lambda: orders.send("order", payload),
+                lambda: orders.send_many("order", [payload] * 3),
+                lambda: vcore.send("order", payload, private=bool(i % 2)),
+            ):
+                try:
+                    send()
+                except upcall.UpcallError as error:
+                    errors.add(type(error).__name__)
+    print("done", *sorted(errors))
+"""
+
+
+SHOW = """
+    import faulthandler, sys
+    from upcall.cli import main
+    faulthandler.enable()
+    sys.exit(main([sys.argv[1], "box"]))
+"""
+
+
+def lie_real(segment: Segment, hole: int) -> None:
+    """All of the pool and of the arena is said to be real."""
+    segment.put_u64(segment.seg.procinfo + const.PI_PAGES_REAL, segment.seg.nr_pages)
+    segment.put_u64(segment.seg.procinfo + const.PI_SPANS_REAL, segment.seg.nr_spans)
+
+
+def lie_bitmap(segment: Segment, hole: int) -> None:
+    """Every page is said to be free, the ones in holes first."""
+    for word in range((segment.seg.nr_pages + 63) // 64):
+        segment.put_u64(segment.seg.bitmap + 8 * word, 2**64 - 1 if word else 2**64 - 2**32)
+
+
+def lie_spans(segment: Segment, hole: int) -> None:
+    """Every span is said to hold small blocks, of one class or another; those in holes gave one back last."""
+    for span in range(segment.seg.nr_spans):
+        segment.put_u64(span_at(segment.seg, span), const.SPAN_SMALL | span % const.SMALL_CLASSES << 4 | 1 << 8)
+    for c in range(const.SMALL_CLASSES):
+        segment.put_u64(segment.seg.procinfo + const.PI_SPANS_FREED + 8 * c, 200 + c)
+
+
+def lie_block(segment: Segment, hole: int) -> None:
+    """The next messages of the queue have their payloads in holes."""
+    seg = segment.seg
+    segment.put_u64(span_at(seg, 100), const.SPAN_SMALL | 1 << 8)
+    segment.put_u64(span_at(seg, 100) + const.SP_BLOCKS, const.BLOCK_HELD)
+    segment.put_u64(span_at(seg, 101), const.SPAN_LARGE | 1 << 8)
+    segment.put_u64(span_at(seg, 101) + const.SP_COUNT, 2)
+    tail = segment.u64(mbox_at(seg, queue_mbox(seg, 0)) + const.MB_TAIL)
+    for n, ref in enumerate((reference(100, 0), reference(101, const.BLOCK_LARGE))):
+        at = slot_at(seg, tail) + n * const.SLOT_SIZE
+        segment.put_u32(at + const.SL_LEN, 500)
+        segment.put_u64(at + const.SL_BLOCK, ref)
+        segment.put_u64(at, const.READY | tail >> 32 << 8)
+
+
+def lie_head(segment: Segment, hole: int) -> None:
+    """Every mailbox begins in a hole."""
+    for mbox in range(segment.seg.nr_mboxes):
+        segment.put_u64(mbox_at(segment.seg, mbox) + const.MB_HEAD, hole)
+
+
+def lie_tail(segment: Segment, hole: int) -> None:
+    """Every mailbox ends in a hole."""
+    for mbox in range(segment.seg.nr_mboxes):
+        segment.put_u64(mbox_at(segment.seg, mbox) + const.MB_TAIL, hole)
+
+
+def lie_link(segment: Segment, hole: int) -> None:
+    """Every page leads on into a hole."""
+    for mbox in range(segment.seg.nr_mboxes):
+        if page := segment.u64(mbox_at(segment.seg, mbox) + const.MB_HEAD) & const.PAGE_MASK:
+            segment.put_u64(page_at(segment.seg, page) + const.PG_NEXT, hole)
+
+
+LIES = (lie_real, lie_bitmap, lie_spans, lie_block, lie_head, lie_tail, lie_link)
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
+def test_no_number_leads_anybody_into_a_hole_of_a_full_file_system(
+    lie: Callable[[Segment, int], None], small: Path, tmp_path: Path
+) -> None:
+    """It is a worker's death, a sender's, or the supervisor's, by SIGBUS. A worker is killed meanwhile, for the sake of
+    those who settle its death and of the one that comes after it."""
+    proc = Proc("box", vcores=1, memory="32 MiB")
+    queue = proc.queue("orders", on_full="raise")
+    proc.on("order")(lambda ev: bytes(ev.payload))
+    proc.main(lambda: faulthandler.enable(faults))
+    with open(tmp_path / "faults", "w") as faults, log_to(tmp_path / "log") as log, running(proc, stop="now"):
+        queue.send("order", bytes(300))
+        assert proc.drain(LONG_S) == []
+        with contextlib.suppress(OSError), open(small / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        segment = open_segment("box")
+        lie_real(segment, 0)
+        lie(segment, place(500, 0, 0))
+        for command in ("ps", "dump"):
+            with program(tmp_path, SHOW, command) as process:
+                assert "SIGBUS" not in (said := output(process))
+                assert process.returncode in (0, 1), said
+        worker = vcore_info("box")[0].pid
+        with program(tmp_path, TRY) as process:
+            said = output(process)
+        assert process.returncode == 0, said
+        assert said.startswith("done")
+        assert vcore_info("box")[0].pid == worker
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: vcore_info("box")[0].pid not in (None, worker), "the next worker")
+        with program(tmp_path, TRY) as process:
+            said = output(process)
+        assert process.returncode == 0, said
+        segment.close()
+    assert (tmp_path / "faults").read_text() == ""
+    assert "SIGBUS" not in log.read_text()
 
 
 def test_a_start_on_a_file_system_that_is_too_small_says_so_and_leaves_nothing(small: Path) -> None:

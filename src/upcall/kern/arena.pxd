@@ -1,14 +1,14 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ..machine.door cimport cas64, grow, ld64, lda64, low32, st64, u64, wmb
+from ..machine.door cimport cas64, ld64, lda64, low32, populate, st64, u64, wmb
 from .const cimport (
-    AS_SYSCALLS, BK_SLOT, BK_WORD, BLOCK_FREE, BLOCK_HELD, BLOCK_LARGE, BLOCK_STRIDE, GEN_MASK, PAGE_HEADER,
+    BK_SLOT, BK_WORD, BLOCK_FREE, BLOCK_HELD, BLOCK_LARGE, BLOCK_STRIDE, GEN_MASK, PAGE_HEADER,
     PAGE_MASK, PI_SPANS_FREED, PI_SPANS_REAL, READY, SLOT_SIZE, SL_BLOCK, SL_WORD, SMALL_CLASSES, SMALL_SHIFT, SPANS_TRIED,
     SPAN_BODY, SPAN_CLAIMED, SPAN_FREE, SPAN_LARGE, SPAN_LEAVING, SPAN_SIZE, SPAN_SMALL, SP_BLOCKS, SP_COUNT, SP_HEAD,
     SP_SLOT, SP_WORD, TAKEN, WALK_MAX
 )
-from .layout cimport Seg, count, page_at, span_at, word
+from .layout cimport Seg, is_real, page_at, span_at, word
 from .pages cimport name_is_dead, tell_room
 from .proc cimport tell_holders
 
@@ -19,7 +19,7 @@ cpdef uint64_t reference(uint64_t span, uint64_t block) noexcept nogil
 cpdef uint64_t block_record(Seg s, uint64_t span, uint64_t block) noexcept nogil
 cpdef uint64_t span_class(uint64_t w) noexcept nogil
 @cython.locals(real=uint64_t, tries=uint64_t)
-cpdef bint make_spans_real(Seg s, uint64_t end) noexcept nogil
+cpdef bint grow_spans(Seg s, uint64_t end) noexcept nogil
 @cython.locals(at=uint64_t, w=uint64_t, gen=uint64_t)
 cpdef bint claim_span(Seg s, uint64_t span) noexcept nogil
 cpdef bint free_span(Seg s, uint64_t span, uint64_t w) noexcept nogil
@@ -44,7 +44,7 @@ cpdef uint64_t claim_run(Seg s, uint64_t first, uint64_t n) noexcept nogil
 cpdef uint64_t alloc_large(Seg s, uint64_t n) noexcept nogil
 @cython.locals(tries=uint64_t, c=uint64_t, got=uint64_t)
 cpdef uint64_t alloc_block(Seg s, uint64_t length) noexcept nogil
-@cython.locals(span=uint64_t, block=uint64_t, w=uint64_t, n=uint64_t)
+@cython.locals(span=uint64_t, block=uint64_t, w=uint64_t, n=uint64_t, capacity=uint64_t)
 cpdef uint64_t block_capacity(Seg s, uint64_t ref) noexcept nogil
 @cython.locals(at=uint64_t, block=uint64_t)
 cpdef uint64_t block_data(Seg s, uint64_t ref, uint64_t capacity) noexcept nogil

@@ -18,9 +18,8 @@ from __future__ import annotations
 import cython
 
 if not cython.compiled:
-    from ..machine.door import cas64, grow, ld64, lda64, low32, st64, u64, wmb
+    from ..machine.door import cas64, ld64, lda64, low32, populate, st64, u64, wmb
     from .const import (
-        AS_SYSCALLS,
         BK_SLOT,
         BK_WORD,
         BLOCK_FREE,
@@ -54,7 +53,7 @@ if not cython.compiled:
         TAKEN,
         WALK_MAX,
     )
-    from .layout import Seg, count, page_at, span_at, word
+    from .layout import Seg, is_real, page_at, span_at, word
     from .pages import name_is_dead, tell_room
     from .proc import tell_holders
 
@@ -85,14 +84,14 @@ def span_class(w: int) -> int:
     return (w >> 4) & 15
 
 
-def make_spans_real(s: Seg, end: int) -> bool:
-    """Backs the spans before `end` with memory. False if the file system has no room."""
+def grow_spans(s: Seg, end: int) -> bool:
+    """Makes the spans before `end` real, if they are said not to be. False if the file system has no room."""
     real = ld64(s.mem, s.procinfo + PI_SPANS_REAL)
     if end <= real:
-        return True
-    if grow(s.world, s.arena + real * SPAN_SIZE, (end - real) * SPAN_SIZE) != 0:
+        return True  # others have made them so; whoever touches one makes sure (`block_capacity`)
+    if not s.make_spans_real(end):
         return False
-    count(s, AS_SYSCALLS, 1)
+    populate(s.world, s.arena + real * SPAN_SIZE, (end - real) * SPAN_SIZE)
     tries = 0
     while real < end and tries < WALK_MAX:
         if cas64(s.mem, s.procinfo + PI_SPANS_REAL, real, end):
@@ -236,7 +235,7 @@ def carve_next(s: Seg, c: int) -> int:
     if s.hint_free < real and s.hint_free < s.nr_spans:
         got = carve_span(s, s.hint_free, c)
     while got == 0 and real < s.nr_spans:
-        if not make_spans_real(s, real + 1):
+        if not grow_spans(s, real + 1):
             return 0
         got = carve_span(s, real, c)
         real = real + 1
@@ -277,7 +276,7 @@ def alloc_large(s: Seg, n: int) -> int:
     while first + n <= s.nr_spans:
         got = claim_run(s, first, n)
         if got == n:
-            if not make_spans_real(s, first + n):
+            if not grow_spans(s, first + n):
                 i = n
                 while i > 0:
                     i = i - 1
@@ -320,24 +319,29 @@ def alloc_block(s: Seg, length: int) -> int:
 
 
 def block_capacity(s: Seg, ref: int) -> int:
-    """How many bytes a block referred to may hold; 0 if there is no such block. Every reference read from a slot is
+    """How many bytes a block referred to may hold; 0 if there is no such block, or no memory behind it. Every reference is
     checked here before use."""
     span = low32(ref) - 1
     block = ref >> 32
     if low32(ref) == 0 or span >= s.nr_spans:
         return 0
     w = lda64(s.mem, span_at(s, span) + SP_WORD)
+    n = u64(1)
     if block == BLOCK_LARGE:
         n = ld64(s.mem, span_at(s, span) + SP_COUNT)
         if (w & 15) != SPAN_LARGE or n == 0 or n > s.nr_spans - span:
             return 0
-        return n * SPAN_SIZE
-    # LEAVING: somebody looks whether the span can be freed, and will find this block in use.
-    if (w & 15) != SPAN_SMALL and (w & 15) != SPAN_LEAVING:
+        capacity = n * SPAN_SIZE
+    else:
+        # LEAVING: somebody looks whether the span can be freed, and will find this block in use.
+        if (w & 15) != SPAN_SMALL and (w & 15) != SPAN_LEAVING:
+            return 0
+        if span_class(w) >= SMALL_CLASSES or block >= blocks_in(span_class(w)):
+            return 0
+        capacity = u64(1) << (SMALL_SHIFT + span_class(w))
+    if span + n > s.real_spans and not s.make_spans_real(span + n):
         return 0
-    if span_class(w) >= SMALL_CLASSES or block >= blocks_in(span_class(w)):
-        return 0
-    return u64(1) << (SMALL_SHIFT + span_class(w))
+    return capacity
 
 
 def block_data(s: Seg, ref: int, capacity: int) -> int:
@@ -420,7 +424,7 @@ def slot_holds(s: Seg, where: int, ref: int) -> bool:
     """Whether the slot at a place still needs the block."""
     page = where & PAGE_MASK
     i = (where >> 20) & 0xFFF
-    if page == 0 or page > s.nr_pages or i >= s.page_slots:
+    if page == 0 or not is_real(s, page) or i >= s.page_slots:
         return False
     at = page_at(s, page) + PAGE_HEADER + i * SLOT_SIZE
     w = lda64(s.mem, at + SL_WORD)

@@ -1,11 +1,11 @@
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from ..machine.door cimport ld64, mem_t, src_t, st64, world_t
+from ..machine.door cimport grow, ld64, mem_t, src_t, st64, world_t
 from .const cimport (
-    EVQ_STRIDE, HEADER_SIZE, LINK_LEAVING, MBOX_STRIDE, NAME_BYTES, NO_VCORE, NR_SOURCES, OK, PAGE_HEADER,
-    PI_KERNEL_EVTS, PROCINFO_SIZE, SLOT_SIZE, SLOT_STRIDE, SMALL_CLASSES, SOURCE_STRIDE, SPAN_SIZE, SPAN_STRIDE,
-    VCPD_STRIDE
+    AS_SYSCALLS, EVQ_STRIDE, HEADER_SIZE, LINK_LEAVING, MBOX_STRIDE, NAME_BYTES, NO_VCORE, NR_SOURCES, OK, PAGES_CHUNK,
+    PAGE_HEADER, PI_KERNEL_EVTS, PROCINFO_SIZE, SLOT_SIZE, SLOT_STRIDE, SMALL_CLASSES, SOURCE_STRIDE, SPAN_SIZE,
+    SPAN_STRIDE, VCPD_STRIDE
 )
 
 @cython.final
@@ -24,12 +24,16 @@ cdef class Seg:
     cdef readonly uint64_t pages, arena
     cdef readonly uint64_t me, my_slot
     cdef public uint64_t vcoreid, why
+    cdef readonly uint64_t real_pages, real_spans
     cdef uint64_t hint_page, hint_free
     cdef Msg indir
     cdef uint64_t hint_span[7]
     cdef uint64_t hint_block[7]
     cdef uint64_t look_span[7]
     cpdef set_name(self, uint64_t slot, uint64_t generation)
+    cpdef bint make_pages_real(self, uint64_t end) noexcept nogil
+    cpdef bint make_spans_real(self, uint64_t end) noexcept nogil
+    cdef bint back(self, uint64_t at, uint64_t size) noexcept nogil
 
 cpdef uint64_t name_of(uint64_t slot, uint64_t generation) noexcept nogil
 cpdef bint vcoreid_is_safe(Seg s, uint64_t vcoreid) noexcept nogil
@@ -71,6 +75,10 @@ cdef inline uint64_t slot_record_at(Seg s, uint64_t slot) noexcept nogil:
 cdef inline uint64_t page_at(Seg s, uint64_t page) noexcept nogil:
     """The page with number `page`, counted from 1."""
     return s.pages + (page - 1) * s.page_size
+
+cdef inline bint is_real(Seg s, uint64_t page) noexcept nogil:
+    """Whether a page may be touched whose number was read from the segment: it is backed by memory, now if not before."""
+    return page <= s.real_pages or s.make_pages_real(page)
 
 cdef inline uint64_t source_at(Seg s, uint64_t index) noexcept nogil:
     return s.sources + index * SOURCE_STRIDE

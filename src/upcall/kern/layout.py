@@ -15,8 +15,9 @@ import cython
 from .inline import __getattr__  # noqa: F401 - to Python, the functions of `layout.pxd` are here too
 
 if not cython.compiled:
-    from ..machine.door import ld64, st64
+    from ..machine.door import grow, ld64, st64
     from .const import (
+        AS_SYSCALLS,
         EVQ_STRIDE,
         HEADER_SIZE,
         MBOX_STRIDE,
@@ -25,6 +26,7 @@ if not cython.compiled:
         NR_SOURCES,
         OK,
         PAGE_HEADER,
+        PAGES_CHUNK,
         PROCINFO_SIZE,
         SLOT_SIZE,
         SLOT_STRIDE,
@@ -68,6 +70,11 @@ class Seg:
 
     `mem` is the mapping (a :class:`~upcall.machine.door.Memory` in the interpreted life), `world` what the door needs
     to ask the kernel; `me` the name under which this actor owns things, 0 for one that owns nothing.
+
+    The file is sparse: to touch a hole of it is SIGBUS when the file system is full, and no word of the segment can be
+    trusted to say where holes are. So each actor remembers by itself up to where the file is real, backed by memory: the
+    pages up to number `real_pages`, the spans before number `real_spans`. Before it touches one behind them, whose number it
+    has read somewhere, it has the memory up to there backed itself, which changes nothing where others have.
     """
 
     def __init__(self, max_vcores, max_queues, max_types, max_slots, page_slots, nr_pages, nr_spans):
@@ -109,6 +116,8 @@ class Seg:
         self.me = 0
         self.my_slot = 0
         self.vcoreid = NO_VCORE
+        self.real_pages = 0
+        self.real_spans = 0
         self.hint_page = 0
         self.hint_free = 0
         self.why = OK
@@ -124,6 +133,38 @@ class Seg:
         """Takes the name of an attach slot; `generation` rises each time the slot is taken."""
         self.my_slot = slot
         self.me = name_of(slot, generation)
+
+    def make_pages_real(self, end):
+        """Makes the pages up to number `end` real, and the rest of its chunk. False if there are not so many, or the file
+        system has no room: then nobody may touch page `end`."""
+        if end > self.nr_pages:
+            return False
+        end = (end + PAGES_CHUNK - 1) // PAGES_CHUNK * PAGES_CHUNK
+        if end > self.nr_pages:
+            end = self.nr_pages
+        if end > self.real_pages:
+            if not self.back(self.pages + self.real_pages * self.page_size, (end - self.real_pages) * self.page_size):
+                return False
+            self.real_pages = end
+        return True
+
+    def make_spans_real(self, end):
+        """Makes the spans before number `end` real. False as for pages."""
+        if end > self.nr_spans:
+            return False
+        if end > self.real_spans:
+            if not self.back(self.arena + self.real_spans * SPAN_SIZE, (end - self.real_spans) * SPAN_SIZE):
+                return False
+            self.real_spans = end
+        return True
+
+    def back(self, at, size):
+        """Has a piece of the file backed with memory; what others have backed, and use, stays as it is."""
+        if grow(self.world, at, size) != 0:
+            return False
+        if self.me != 0:  # nobody's own view of a segment has no counters
+            count(self, AS_SYSCALLS, 1)
+        return True
 
 
 def vcoreid_is_safe(s: Seg, vcoreid: int) -> bool:

@@ -2,14 +2,14 @@ cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from ..machine.door cimport (
-    alive, cas64, ctz64, faa32, faa64, fand64, for64, futex_wake, grow, ld32, ld64, lda64, mb, rmb, u64
+    alive, cas64, ctz64, faa32, faa64, fand64, for64, futex_wake, ld32, ld64, lda64, mb, populate, rmb, u64
 )
 from .const cimport (
     AS_SYSCALLS, AS_WORD, FULL, GEN_MASK, LINK_LEAVING, MB_HEAD, MB_UNLINKED, OK, PAGES_CHUNK, PAGE_CLAIMED,
     PAGE_FREE, PAGE_HEADER, PAGE_LINKED, PAGE_MASK, PG_MBOX, PG_NEXT, PG_WORD, PI_PAGES_REAL, PI_POOL_ROOM,
     PI_POOL_WAITERS, SLOT_GEN_MASK, SLOT_MASK, SLOT_SIZE, WALK_MAX
 )
-from .layout cimport Seg, count, mbox_at, onward, page_at, slot_record_at, word
+from .layout cimport Seg, count, is_real, mbox_at, onward, page_at, slot_record_at, word
 
 cpdef uint64_t page_owner_name(uint64_t w) noexcept nogil
 @cython.locals(slot=uint64_t, w=uint64_t)

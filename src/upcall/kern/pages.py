@@ -19,7 +19,8 @@ after the mark: the next one through takes the page out. After that: it is marke
 
 The bitmap of free pages is a hint: a bit may be missing (its writer died: `scavenge_pages` sets it again) or be set
 wrongly (the compare-and-swap on the header fails). Pages are made real (backed by memory) before their first claim, so
-that no store can hit a full file system; `PI_PAGES_REAL` says how many are.
+that no access can hit a full file system. `PI_PAGES_REAL` says how many are, and may be wrong, too: each actor touches only
+pages that it has asked the kernel for itself (`is_real`).
 
 A used page needs no cleaning: its slots all hold (DONE, g), which is what EMPTY means in generation g + 1.
 """
@@ -38,11 +39,11 @@ if not cython.compiled:
         fand64,
         for64,
         futex_wake,
-        grow,
         ld32,
         ld64,
         lda64,
         mb,
+        populate,
         rmb,
         u64,
     )
@@ -72,7 +73,7 @@ if not cython.compiled:
         SLOT_SIZE,
         WALK_MAX,
     )
-    from .layout import Seg, count, mbox_at, onward, page_at, slot_record_at, word
+    from .layout import Seg, count, is_real, mbox_at, onward, page_at, slot_record_at, word
 
 
 def page_owner_name(w: int) -> int:
@@ -151,10 +152,10 @@ def grow_pages(s: Seg) -> int:
     more = s.nr_pages - real
     if more > PAGES_CHUNK:
         more = PAGES_CHUNK
-    # Only a few system calls for each megabyte; twice the same range does no harm, so two growers need no lock.
-    if grow(s.world, s.pages + real * s.page_size, more * s.page_size) != 0:
+    # Twice the same range does no harm, so two growers need no lock.
+    if not s.make_pages_real(real + more):
         return FULL
-    count(s, AS_SYSCALLS, 1)
+    populate(s.world, s.pages + real * s.page_size, more * s.page_size)
     if cas64(s.mem, s.procinfo + PI_PAGES_REAL, real, real + more):
         i = real
         while i < real + more:
@@ -164,7 +165,7 @@ def grow_pages(s: Seg) -> int:
 
 
 def take_from_word(s: Seg, index: int) -> int:
-    """Claims a page out of one word of the bitmap; 0 if there is none."""
+    """Claims a page out of one word of the bitmap; 0 if there is none, PAGE_MASK if the next one cannot be made real."""
     at = s.bitmap + index * 8
     v = ld64(s.mem, at)
     tries = 0
@@ -173,8 +174,8 @@ def take_from_word(s: Seg, index: int) -> int:
         bit = ctz64(v)
         v = v & ~(u64(1) << bit)
         page = index * 64 + bit + 1
-        if page > s.nr_pages:
-            return 0
+        if not is_real(s, page):
+            return PAGE_MASK
         # Clear the bit first: if we die here the page is FREE without a bit, which scavenging mends; the other order
         # would leave a bit for a page in use, which costs every later claimer a failed compare-and-swap.
         fand64(s.mem, at, ~(u64(1) << bit))
@@ -189,7 +190,7 @@ def alloc_page(s: Seg) -> int:
     if s.hint_page != 0:
         page = take_from_word(s, (s.hint_page - 1) // 64)
         s.hint_page = 0
-        if page != 0:
+        if page != 0 and page != PAGE_MASK:
             return page
     rounds = 0
     while rounds < 2:
@@ -197,6 +198,8 @@ def alloc_page(s: Seg) -> int:
         while index < words:
             if ld64(s.mem, s.bitmap + index * 8) != 0:
                 page = take_from_word(s, index)
+                if page == PAGE_MASK:
+                    break  # nor can those behind it
                 if page != 0:
                     return page
             index = index + 1
@@ -282,13 +285,13 @@ def unlink_pages(s: Seg, mbox: int) -> int:
     found = 0
     steps = 0
     here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and steps < WALK_MAX + 2 * s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and steps < WALK_MAX + 2 * s.nr_pages:
         steps = steps + 1
         at = page_at(s, here & PAGE_MASK)
         link = lda64(s.mem, at + PG_NEXT)
         after = onward(link)
         page = after & PAGE_MASK
-        if page == 0 or page > s.nr_pages:
+        if page == 0 or not is_real(s, page):
             break
         following = lda64(s.mem, page_at(s, page) + PG_NEXT)
         rmb()  # both links before both words: unchanged, the links belong to this chain (pairs with `claim_page`)
@@ -312,7 +315,7 @@ def sweep_mbox(s: Seg, mbox: int) -> int:
     left = 0
     steps = 0
     here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and steps < s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and steps < s.nr_pages:
         steps = steps + 1
         if leave_page(s, here & PAGE_MASK, here >> 32):
             left = left + 1
@@ -332,7 +335,7 @@ def reachable(s: Seg, mbox: int, page: int, gen: int) -> int:
     steps = 0
     while here & PAGE_MASK:
         at = here & PAGE_MASK
-        if at > s.nr_pages or steps > s.nr_pages:
+        if not is_real(s, at) or steps > s.nr_pages:
             return 2
         if at == page and (here >> 32) == gen:
             return 1
@@ -391,7 +394,7 @@ def scavenge_pages(s: Seg) -> int:
         found = found + sweep_mbox(s, mbox)
         mbox = mbox + 1
     page = 1
-    while page <= real:
+    while page <= real and is_real(s, page):
         found = found + scavenge_page(s, page)
         page = page + 1
     return found

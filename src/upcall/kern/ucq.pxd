@@ -13,7 +13,7 @@ from .const cimport (
     SLOT_SIZE, SL_ARG1, SL_ARG2, SL_ARG3, SL_ARG4, SL_BLOCK, SL_INLINE, SL_LEN, SL_QUEUE, SL_TYPE, SL_WORD,
     TAKEN, WALK_MAX
 )
-from .layout cimport Msg, Seg, count, mbox_at, onward, page_at, place, word
+from .layout cimport Msg, Seg, count, is_real, mbox_at, onward, page_at, place, word
 from .pages cimport (
     abandon_page, all_done, alloc_page, leave_page, link_page, page_generation, retire_page, sweep_mbox, unlink_pages
 )

@@ -87,7 +87,7 @@ if not cython.compiled:
         TAKEN,
         WALK_MAX,
     )
-    from .layout import Msg, Seg, count, mbox_at, onward, page_at, place, word
+    from .layout import Msg, Seg, count, is_real, mbox_at, onward, page_at, place, word
     from .pages import (
         abandon_page,
         all_done,
@@ -138,7 +138,7 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
     if page_generation(s, page) != gen:
         return 0
     if after & PAGE_MASK:
-        if (after & PAGE_MASK) > s.nr_pages:
+        if not is_real(s, after & PAGE_MASK):
             return 0
         return after
     if (after >> 32) != gen:
@@ -159,7 +159,7 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
     after = onward(lda64(s.mem, at + PG_NEXT))
     # The link (an acquire) before the word again: since the first look the page may have been used up, and be another
     # mailbox's.
-    if page_generation(s, page) != gen or (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
+    if page_generation(s, page) != gen or (after & PAGE_MASK) == 0 or not is_real(s, after & PAGE_MASK):
         return 0
     return after
 
@@ -168,7 +168,7 @@ def claim_slot(s: Seg, mbox: int) -> int:
     """Claims the first empty slot. Returns its place with the page's number, or 0 with the reason in `s.why`."""
     at = mbox_at(s, mbox)
     here = lda64(s.mem, at + MB_TAIL)
-    if (here & PAGE_MASK) == 0 or (here & PAGE_MASK) > s.nr_pages:
+    if (here & PAGE_MASK) == 0 or not is_real(s, here & PAGE_MASK):
         here = first_page(s, mbox)
     restarts = 0
     steps = 0
@@ -177,7 +177,7 @@ def claim_slot(s: Seg, mbox: int) -> int:
         if page == 0:
             s.why = FULL
             return 0
-        if page > s.nr_pages:
+        if not is_real(s, page):
             s.why = CORRUPT
             return 0
         i = (here >> 20) & 0xFFF
@@ -253,7 +253,7 @@ def mbox_depth(s: Seg, mbox: int) -> int:
     tail = lda64(s.mem, at + MB_TAIL)
     front = head & PAGE_MASK
     back = tail & PAGE_MASK
-    if front == 0 or back == 0 or front > s.nr_pages or back > s.nr_pages:
+    if front == 0 or back == 0 or not is_real(s, front) or not is_real(s, back):
         return 0
     pages = u64(ld64(s.mem, page_at(s, back) + PG_SEQ) - ld64(s.mem, page_at(s, front) + PG_SEQ))
     rmb()  # the numbers before the words: unchanged, they are this mailbox's (pairs with `claim_page`)
@@ -292,7 +292,7 @@ def count_open(s: Seg, mbox: int, upto: int, most: int) -> int:
     here = lda64(s.mem, head)
     found = 0
     pages = 0
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK):
         pages = pages + 1
         if pages > WALK_MAX:
             return most
@@ -404,7 +404,7 @@ def advance_head(s: Seg, mbox: int) -> int:
         steps = steps + 1
         head = lda64(s.mem, at + MB_HEAD)
         page = head & PAGE_MASK
-        if page == 0 or page > s.nr_pages:
+        if page == 0 or not is_real(s, page):
             return moved
         gen = head >> 32
         first = (head >> 20) & 0xFFF
@@ -419,7 +419,7 @@ def advance_head(s: Seg, mbox: int) -> int:
         if page_generation(s, page) != gen:
             continue
         after = onward(link)
-        if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
+        if (after & PAGE_MASK) == 0 or not is_real(s, after & PAGE_MASK):
             if i > first:
                 cas64(s.mem, at + MB_HEAD, head, place(page, i, gen))
                 moved = 1

@@ -58,6 +58,7 @@ cdef extern from "upcall_machine.h" nogil:
     void close_all_held "up_close_all_held"(world_t w)
     bint alive "up_alive"(world_t w, uint64_t name)
     int grow "up_grow"(world_t w, uint64_t o, uint64_t n)
+    void populate "up_populate"(world_t w, uint64_t o, uint64_t n)
     uint64_t interrupt "up_interrupt"(world_t w, uint64_t vcoreid)
     int watch_forks "up_watch_forks"()
     bint forked "up_forked"(world_t w)

@@ -17,31 +17,42 @@ _MASK = {1: 0xFF, 2: 0xFFFF, 4: 0xFFFFFFFF, 8: 0xFFFFFFFFFFFFFFFF}
 
 class Memory:
     """`size` zero bytes with bounds-checked typed access: an offset outside is an IndexError (the compiled life would
-    write outside the mapping: every test that runs here is a proof that the protocol does not)."""
+    write outside the mapping: every test that runs here is a proof that the protocol does not). So is one in a hole, where
+    that is SIGBUS on a full file system: all from `real` on, until it has grown."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, real: int | None = None) -> None:
         self.bytes = bytearray(size)
+        self.holes = bytearray((size + 7) // 8)
+        if real is not None:
+            self.holes[real // 8 :] = b"\1" * (len(self.holes) - real // 8)
         self.woken: list[tuple[int, int]] = []
 
+    def check(self, what: str, o: int, n: int, align: int = 1) -> None:
+        """IndexError, unless all of these bytes may be touched."""
+        if o < 0 or o + n > len(self.bytes) or o % align:
+            raise IndexError(f"{what} of {n} bytes at offset {o} (size {len(self.bytes)})")
+        if 1 in self.holes[o // 8 : (o + n + 7) // 8]:
+            raise IndexError(f"{what} of {n} bytes at offset {o}, in a hole")
+
     def load(self, o: int, width: int) -> int:
-        if o < 0 or o + width > len(self.bytes) or o % width:
-            raise IndexError(f"load of {width} bytes at offset {o} (size {len(self.bytes)})")
+        self.check("load", o, width, width)
         return int.from_bytes(self.bytes[o : o + width], "little")
 
     def store(self, o: int, v: int, width: int) -> None:
-        if o < 0 or o + width > len(self.bytes) or o % width:
-            raise IndexError(f"store of {width} bytes at offset {o} (size {len(self.bytes)})")
+        self.check("store", o, width, width)
         self.bytes[o : o + width] = (v & _MASK[width]).to_bytes(width, "little")
 
 
 class World:
-    """Who is alive (attach slots), which vcores were interrupted, whose FIFO nobody reads, how much of the file is real."""
+    """Who is alive (attach slots), which vcores were interrupted, whose FIFO nobody reads; a file system with room for no
+    holes of `memory` from `real_limit` on."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.dead: set[int] = set()
         self.interrupted: list[int] = []
         self.deaf: set[int] = set()
         self.real_limit: int | None = None
+        self.memory = memory
 
 
 def ld8(m: Memory, o: int) -> int:
@@ -172,14 +183,12 @@ def ctz64(v: int) -> int:
 
 
 def copy_in(m: Memory, o: int, src: bytes, n: int) -> None:
-    if o < 0 or o + n > len(m.bytes):
-        raise IndexError(f"copy of {n} bytes to offset {o} (size {len(m.bytes)})")
+    m.check("copy in", o, n)
     m.bytes[o : o + n] = src[:n]
 
 
 def copy_out(dst: bytearray, m: Memory, o: int, n: int) -> None:
-    if o < 0 or o + n > len(m.bytes):
-        raise IndexError(f"copy of {n} bytes from offset {o} (size {len(m.bytes)})")
+    m.check("copy out", o, n)
     dst[:n] = m.bytes[o : o + n]
 
 
@@ -188,8 +197,7 @@ copy_words = copy_out
 
 def bytes_at(m: Memory, o: int, n: int) -> bytes:
     """Bytes of the segment as the source of a copy."""
-    if o < 0 or o + n > len(m.bytes):
-        raise IndexError(f"{n} bytes at offset {o} (size {len(m.bytes)})")
+    m.check("source", o, n)
     return bytes(m.bytes[o : o + n])
 
 
@@ -220,9 +228,15 @@ def alive(w: World, name: int) -> bool:
 
 
 def grow(w: World, o: int, n: int) -> int:
-    if w.real_limit is not None and o + n > w.real_limit:
+    holes, first, last = w.memory.holes, o // 8, (o + n + 7) // 8
+    if w.real_limit is not None and 1 in holes[max(first, w.real_limit // 8) : last]:
         return errno.ENOSPC
+    holes[first:last] = bytes(last - first)
     return 0
+
+
+def populate(w: World, o: int, n: int) -> None:
+    """A mapping of what is real: nothing to do."""
 
 
 def interrupt(w: World, vcoreid: int) -> int:

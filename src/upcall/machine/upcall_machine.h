@@ -387,7 +387,8 @@ static inline int up_alive(world_t w, uint64_t name)
     return fl.l_type != F_UNLCK;
 }
 
-/* Makes [o, o+n) of the file real, so that a store cannot fault on a full file system. 0, or an errno (ENOSPC). */
+/* Makes [o, o+n) of the file real, so that no access can fault on a full file system. 0, or an errno (ENOSPC). What is real
+ * stays as it is, also under others' hands; hence not posix_fallocate, which writes where the file system knows no better. */
 static inline int up_grow(world_t w, uint64_t o, uint64_t n)
 {
     int rc;
@@ -395,14 +396,19 @@ static inline int up_grow(world_t w, uint64_t o, uint64_t n)
     if (!w)
         return 0;
     do
-        rc = posix_fallocate(w->file, (off_t)o, (off_t)n);
+        rc = fallocate(w->file, 0, (off_t)o, (off_t)n) == 0 ? 0 : errno;
     while (rc == EINTR);
+    return rc == EOPNOTSUPP ? 0 : rc; /* a file system that cannot be asked is taken for one with room */
+}
+
+/* Maps what the caller has just made real and is going to use: one call for a fault per 4 KiB. An older kernel refuses. */
+static inline void up_populate(world_t w, uint64_t o, uint64_t n)
+{
+    UP_STEP("populate", o);
 #ifdef MADV_POPULATE_WRITE
-    UP_STEP("grown", o);
-    if (rc == 0 && w->base)
-        madvise(w->base + o, n, MADV_POPULATE_WRITE); /* one call for a fault per 4 KiB; an older kernel refuses: no harm */
+    if (w && w->base)
+        madvise(w->base + o, n, MADV_POPULATE_WRITE);
 #endif
-    return rc;
 }
 
 /* Interrupts the host of a vcore, or wakes the watcher (the number behind the last vcore): one byte into its FIFO, never

@@ -11,7 +11,7 @@ from ..kern.const cimport (
     SL_INLINE, SL_LEN, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN
 )
 from ..kern.event cimport post_vcore_event, put_payload, send_event
-from ..kern.layout cimport Msg, Seg, count, dead_mbox, evq_at, word
+from ..kern.layout cimport Msg, Seg, count, dead_mbox, evq_at, is_real, word
 from ..kern.pages cimport tell_room
 from ..kern.ucq cimport advance_head, claim_slot, fill_slot, give_back, slot_at, tell_mbox_room
 from ..machine.door cimport bytes_at, cas64, ld16, ld32, ld64, lda64, st16, str64

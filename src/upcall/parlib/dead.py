@@ -53,7 +53,7 @@ if not cython.compiled:
         TAKEN,
     )
     from ..kern.event import post_vcore_event, put_payload, send_event
-    from ..kern.layout import Msg, Seg, count, dead_mbox, evq_at, word
+    from ..kern.layout import Msg, Seg, count, dead_mbox, evq_at, is_real, word
     from ..kern.pages import tell_room
     from ..kern.ucq import advance_head, claim_slot, fill_slot, give_back, slot_at, tell_mbox_room
     from ..machine.door import bytes_at, cas64, ld16, ld32, ld64, lda64, st16, str64
@@ -145,7 +145,7 @@ def settle_message(s: Seg, mbox: int, where: int) -> None:
 def take_letter(s: Seg, where: int) -> bool:
     """READY -> TAKEN by this actor. False if the letter is there no more, or in other hands."""
     i = (where >> 20) & 0xFFF
-    if (where & PAGE_MASK) == 0 or (where & PAGE_MASK) > s.nr_pages or i >= s.page_slots:
+    if (where & PAGE_MASK) == 0 or not is_real(s, where & PAGE_MASK) or i >= s.page_slots:
         return False
     at = slot_at(s, where)
     w = lda64(s.mem, at + SL_WORD)

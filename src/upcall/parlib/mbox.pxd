@@ -6,7 +6,7 @@ from ..kern.const cimport (
     MB_TAIL, MB_UNLINKED, NOT_SEEN, PAGE_HEADER, PAGE_MASK, PG_NEXT, PI_DRAINERS, PI_DRAIN_SEQ, READY, SKIP_ASK,
     SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
 )
-from ..kern.layout cimport Seg, dead_mbox, mbox_at, onward, page_at, place, word
+from ..kern.layout cimport Seg, dead_mbox, is_real, mbox_at, onward, page_at, place, word
 from ..kern.pages cimport link_page, name_is_dead, page_generation
 from ..kern.ucq cimport advance_head, count_open, empty_word, give_back, slot_at, slot_number, tell_mbox_room, tidy_mbox
 from ..machine.door cimport cas64, faa32, faa64, futex_wake, ld16, ld32, ld64, lda64, mb, rmb, st32, str64

@@ -50,7 +50,7 @@ if not cython.compiled:
         TAKEN,
         WALK_MAX,
     )
-    from ..kern.layout import Seg, dead_mbox, mbox_at, onward, page_at, place, word
+    from ..kern.layout import Seg, dead_mbox, is_real, mbox_at, onward, page_at, place, word
     from ..kern.pages import link_page, name_is_dead, page_generation
     from ..kern.ucq import (
         advance_head,
@@ -102,7 +102,7 @@ def restart(s: Seg, cur: Cursor) -> bool:
     cur.nskipped = 0
     cur.started = head
     cur.walked = 0
-    if cur.page == 0 or cur.page > s.nr_pages or cur.i > s.page_slots:
+    if cur.page == 0 or not is_real(s, cur.page) or cur.i > s.page_slots:
         cur.page = 0
         cur.watch_at = at + MB_HEAD
         cur.watch_word = head
@@ -124,7 +124,7 @@ def turn_page(s: Seg, cur: Cursor) -> bool:
     if page_generation(s, cur.page) != cur.gen or ((after & PAGE_MASK) == 0 and (after >> 32) != cur.gen):
         cur.page = 0
         return True
-    if (after & PAGE_MASK) == 0 or (after & PAGE_MASK) > s.nr_pages:
+    if (after & PAGE_MASK) == 0 or not is_real(s, after & PAGE_MASK):
         cur.watch_at = at + PG_NEXT
         cur.watch_word = link
         cur.walked = 0
@@ -388,7 +388,7 @@ def recover_mbox(s: Seg, mbox: int) -> int:
     pages = 0
     # Who dies re-sending a dead letter is no vcore in its handler: the letter's deaths stay as they are.
     deaths = 0 if mbox == dead_mbox(s) else 1
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and pages < WALK_MAX + 2 * s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and pages < WALK_MAX + 2 * s.nr_pages:
         here_found = recover_page(s, here, deaths)
         again = again or here_found != 0
         if here_found != NOT_SEEN:
@@ -427,7 +427,7 @@ def has_ready(s: Seg, mbox: int) -> bool:
     """Whether a message waits to be taken (not: is in somebody's hands). True also when the walk gets too long to tell."""
     here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
     pages = 0
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK):
         at = page_at(s, here & PAGE_MASK)
         i = (here >> 20) & 0xFFF
         while i < s.page_slots:
@@ -463,7 +463,7 @@ def mbox_end(s: Seg, mbox: int) -> int:
     if (here & PAGE_MASK) == 0:
         here = lda64(s.mem, at + MB_HEAD)
     pages = 0
-    while (here & PAGE_MASK) != 0 and (here & PAGE_MASK) <= s.nr_pages and pages < WALK_MAX + 2 * s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and pages < WALK_MAX + 2 * s.nr_pages:
         pages = pages + 1
         page = here & PAGE_MASK
         gen = here >> 32

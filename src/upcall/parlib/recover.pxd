@@ -10,7 +10,7 @@ from ..kern.const cimport (
 from ..kern.event cimport (
     get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, send_kernel_event, set_bit, spam_public_msg
 )
-from ..kern.layout cimport Seg, dead_mbox, evq_at, map_at, mbox_at, onward, page_at, vcpd_at
+from ..kern.layout cimport Seg, dead_mbox, evq_at, is_real, map_at, mbox_at, onward, page_at, vcpd_at
 from ..kern.pages cimport name_is_dead, page_generation
 from ..kern.proc cimport proc_wait, startcore, take_core, vc_next, vc_state
 from ..kern.ucq cimport empty_word

@@ -58,7 +58,7 @@ if not cython.compiled:
         set_bit,
         spam_public_msg,
     )
-    from ..kern.layout import Seg, dead_mbox, evq_at, map_at, mbox_at, onward, page_at, vcpd_at
+    from ..kern.layout import Seg, dead_mbox, evq_at, is_real, map_at, mbox_at, onward, page_at, vcpd_at
     from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_next, vc_state
     from ..kern.ucq import empty_word
@@ -259,7 +259,7 @@ def mail_waits(s: Seg, mbox: int) -> bool:
     while (here & PAGE_MASK) != 0:
         page = here & PAGE_MASK
         gen = here >> 32
-        if page > s.nr_pages or page_generation(s, page) != gen or pages > s.nr_pages:
+        if not is_real(s, page) or page_generation(s, page) != gen or pages > s.nr_pages:
             return True
         i = (here >> 20) & 0xFFF
         while i < s.page_slots:
