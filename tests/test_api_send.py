@@ -519,7 +519,7 @@ def test_two_queues_may_share_a_mailbox_and_its_order(notes: Notes) -> None:
 
 
 def test_a_kernel_event_goes_to_the_queue_registered_for_it(notes: Notes) -> None:
-    proc = Proc("box", vcores=2)
+    proc = Proc("box", vcores=1)
     queue = proc.queue("alarms")
     proc.kernel_queue(EventType.ALARM, queue)
     proc.on(EventType.ALARM)(
