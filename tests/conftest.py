@@ -75,22 +75,26 @@ def _files(folder: Path) -> set[Path]:
 def _children() -> dict[int, str]:
     """This process's living children, pid to command line. Those that ended by themselves, orphans too, are reaped."""
     found = {}
+    me = str(os.getpid()).encode()
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
-            stat = Path("/proc", entry, "stat").read_text()
+            with open(f"/proc/{entry}/stat", "rb", buffering=0) as file:  # one for each process here: many thousand a run
+                stat = file.read(1024)
+            state, parent = stat.rpartition(b")")[2].split(None, 2)[:2]
+            if parent != me:
+                continue
             command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        state, parent = stat.rpartition(")")[2].split()[:2]
         # The standard library keeps one tracker per process until the process ends, and a run keeps its sweep servers.
-        if int(parent) != os.getpid() or "multiprocessing.resource_tracker" in command or "sweep.server" in command:
+        if "multiprocessing.resource_tracker" in command or "sweep.server" in command:
             continue
-        if state == "Z":
+        if state == b"Z":
             os.waitpid(int(entry), os.WNOHANG)
         else:
-            found[int(entry)] = command.strip() or stat.partition("(")[2].rpartition(")")[0]
+            found[int(entry)] = command.strip() or stat.partition(b"(")[2].rpartition(b")")[0].decode(errors="replace")
     return found
 
 
