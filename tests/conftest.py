@@ -80,7 +80,9 @@ def _children() -> dict[int, str]:
         if not entry.isdigit():
             continue
         try:
-            with open(f"/proc/{entry}/stat", "rb", buffering=0) as file:  # one for each process here: many thousand a run
+            with open(
+                f"/proc/{entry}/stat", "rb", buffering=0
+            ) as file:  # one for each process here: many thousand a run
                 stat = file.read(1024)
             state, parent = stat.rpartition(b")")[2].split(None, 2)[:2]
             if parent != me:

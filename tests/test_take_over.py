@@ -48,7 +48,10 @@ def pids() -> dict[int, int]:
 
 
 def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):  # a child that has ended since it was listed
+        return False
 
 
 def go_on(pid: int) -> None:
