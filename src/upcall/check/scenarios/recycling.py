@@ -82,7 +82,7 @@ def stale(s: Scenario, *, who: str, used: int = 0, others: int = 0) -> None:
     tail = p.get(p.kern.layout.mbox_at(p.at, BOX) + const.MB_TAIL)
     send(p, mover, BOX, 2)
     end = mbox.mbox_end(seg, BOX)
-    if who in ("producer", "end"):
+    if who in ("producer", "end", "hint"):
         # Two producers wrote the hint in the wrong order.
         p.set(p.kern.layout.mbox_at(p.at, BOX) + const.MB_TAIL, tail)
 
@@ -102,7 +102,7 @@ def stale(s: Scenario, *, who: str, used: int = 0, others: int = 0) -> None:
             assert arg == 2, f"G7: message {arg} is taken out of another mailbox"
         elif who == "head":
             ucq.advance_head(seg, BOX)
-        elif who == "limit":
+        elif who in ("limit", "hint"):
             assert not ucq.is_full(seg, BOX, 3), "G11: two messages wait, and are said to be three"
         elif who == "drain":
             assert mbox.waiting_in(seg, BOX, end), "G1: message 2 waits, and a drain does not wait for it"
@@ -120,10 +120,41 @@ STALE: dict[str, dict[str, Any]] = {
     "consumer": {"who": "consumer"},
     "head": {"who": "head"},
     "limit": {"who": "limit", "used": 5},
+    "hint": {"who": "hint", "others": 5},
     "drain": {"who": "drain", "others": 5},
     "end": {"who": "end", "used": 5},
 }
 variants(stale, ("G1", "G2", "G7", "G11"), STALE, preemptions=3)
+
+
+@case("G11", preemptions=3)
+def head_goes_under_a_limit(s: Scenario) -> None:
+    """A sender looks whether its mailbox is full; the page at the head is given back just then, and is another mailbox's."""
+    p, second = two_boxes(s, pages=6)
+    seg, mover = p.attach(), p.attach()
+    ucq, mbox = p.kern.ucq, p.parlib.mbox
+    use(p, mover, BOX, 5)
+    cur = mbox.Cursor(BOX)
+    for arg in (9, 9, 2):
+        send(p, mover, BOX, arg)
+    assert mbox.take(mover, cur)
+    mbox.put_done(mover, cur, cur.taken)
+
+    def moves() -> None:
+        mbox.take(mover, cur)
+        mbox.put_done(mover, cur, cur.taken)
+        ucq.advance_head(mover, BOX)
+        i = 3
+        while i < 6:
+            s.note("sent", i, ucq.send_ucq_msg(mover, second, p.message(i)))
+            i += 1
+
+    def looks() -> None:
+        assert not ucq.is_full(seg, BOX, 3), "G11: two messages wait, and are said to be three"
+
+    s.actor(moves, name="mover", slot=mover.my_slot)
+    s.actor(looks, name="sender", slot=seg.my_slot)
+    whole_chains(p, {3: second, 4: second, 5: second})
 
 
 @case("G1", "G7", "G11", preemptions=3)
