@@ -265,13 +265,13 @@ def leave_page(s: Seg, page: int, gen: int) -> bool:
     while tries < WALK_MAX:
         tries = tries + 1
         link = lda64(s.mem, at)
-        rmb()  # the link before the word: unchanged, the link belongs to this generation (pairs with `claim_page`)
-        if page_generation(s, page) != gen or (onward(link) & PAGE_MASK) == 0:
+        if (onward(link) & PAGE_MASK) == 0:
             return False
         if (link & LINK_LEAVING) != 0:
             return True
-        # If the page leaves while its slots are looked at, its link is not what it was, and never is again: the
-        # compare-and-swap fails, whatever the page is used for meanwhile.
+        # The slots behind the link: one of a later life that leads on, and is not marked, means that all slots were used in
+        # that life, so they do not say DONE in this one any more. If the page leaves while they are looked at, its link is
+        # not what it was, and never is again: the compare-and-swap fails, whatever the page is used for meanwhile.
         if all_done(s, page, 0, gen) < s.page_slots:
             return False
         if cas64(s.mem, at, link, link | LINK_LEAVING):
@@ -320,7 +320,7 @@ def sweep_mbox(s: Seg, mbox: int) -> int:
         if leave_page(s, here & PAGE_MASK, here >> 32):
             left = left + 1
         after = lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT)
-        rmb()  # the link before the word, as in `leave_page`
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         if page_generation(s, here & PAGE_MASK) != (here >> 32):
             break
         here = onward(after)

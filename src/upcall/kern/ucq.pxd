@@ -24,7 +24,7 @@ cpdef uint64_t empty_word(uint64_t gen) noexcept nogil
 cpdef uint64_t first_page(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(at=uint64_t, after=uint64_t, seq=uint64_t, fresh=uint64_t, fresh_gen=uint64_t)
 cpdef uint64_t next_page(Seg s, uint64_t mbox, uint64_t page, uint64_t gen) noexcept nogil
-@cython.locals(at=uint64_t, here=uint64_t, restarts=uint64_t, steps=uint64_t, page=uint64_t, i=uint64_t, gen=uint64_t, empty=uint64_t, slots=uint64_t, lost=bint, w=uint64_t)
+@cython.locals(at=uint64_t, here=uint64_t, restarts=uint64_t, steps=uint64_t, page=uint64_t, i=uint64_t, gen=uint64_t, empty=uint64_t, slots=uint64_t, w=uint64_t)
 cpdef uint64_t claim_slot(Seg s, uint64_t mbox) noexcept nogil
 cpdef void fill_slot(Seg s, uint64_t at, Msg msg) noexcept nogil
 cpdef uint64_t slot_at(Seg s, uint64_t where) noexcept nogil

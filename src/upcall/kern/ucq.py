@@ -134,7 +134,8 @@ def next_page(s: Seg, mbox: int, page: int, gen: int) -> int:
     at = page_at(s, page)
     after = onward(lda64(s.mem, at + PG_NEXT))
     seq = ld64(s.mem, at + PG_SEQ)
-    rmb()  # the link before the word: unchanged, both belong to this generation (pairs with `claim_page`)
+    # The link (an acquire) before the word: unchanged, the link belongs to this generation (pairs with `claim_page`). The
+    # number may belong to a later one: then this page has a successor, and the link below fails.
     if page_generation(s, page) != gen:
         return 0
     if after & PAGE_MASK:
@@ -186,36 +187,30 @@ def claim_slot(s: Seg, mbox: int) -> int:
             i = s.page_slots  # a page with a successor has no empty slot: a long chain is walked by pages
         empty = empty_word(gen)
         slots = page_at(s, page) + PAGE_HEADER
-        lost = False
         while i < s.page_slots:
-            w = ld64(s.mem, slots + i * SLOT_SIZE)
-            if w == empty:
-                # The claim itself. A failure means that another producer has the slot, or that the page was recycled.
+            if ld64(s.mem, slots + i * SLOT_SIZE) == empty:
+                # The claim itself. A failure means that another producer has the slot, or that the page was recycled: then
+                # none of its slots is EMPTY in our generation, now or later, and `next_page` finds out.
                 if cas64(s.mem, slots + i * SLOT_SIZE, empty, word(CLAIMED, gen, s.me)):
                     # A hint only: two producers may write it in the wrong order, and then it lags.
                     st64(s.mem, at + MB_TAIL, place(page, i + 1, gen))
                     return place(page, i, gen)
-                w = ld64(s.mem, slots + i * SLOT_SIZE)
-            if ((w >> 8) & GEN_MASK) != gen:
-                lost = True
-                break
             i = i + 1
         steps = steps + 1
-        if not lost:
-            here = next_page(s, mbox, page, gen)
-            if here != 0:
-                if steps > WALK_MAX:
-                    # How far we came is a good hint: no slot before is EMPTY. The next try goes on from there.
-                    st64(s.mem, at + MB_TAIL, here)
-                    s.why = BUSY
-                    return 0
-                continue
-            # No next page. If this page is still in place, the pool is full. A page that was retired and then claimed
-            # and given back by another also has our generation and no successor: it is FREE.
-            w = lda64(s.mem, page_at(s, page) + PG_WORD)
-            if ((w >> 8) & GEN_MASK) == gen and (w & 15) != PAGE_FREE:
-                s.why = FULL
+        here = next_page(s, mbox, page, gen)
+        if here != 0:
+            if steps > WALK_MAX:
+                # How far we came is a good hint: no slot before is EMPTY. The next try goes on from there.
+                st64(s.mem, at + MB_TAIL, here)
+                s.why = BUSY
                 return 0
+            continue
+        # No next page. If this page is still in place, the pool is full. A page that was retired and then claimed and given
+        # back by another also has our generation and no successor: it is FREE.
+        w = lda64(s.mem, page_at(s, page) + PG_WORD)
+        if ((w >> 8) & GEN_MASK) == gen and (w & 15) != PAGE_FREE:
+            s.why = FULL
+            return 0
         # The hint was stale: from the head, once more. Each time round, other producers have used up a whole page.
         restarts = restarts + 1
         if restarts > 64:
@@ -415,7 +410,7 @@ def advance_head(s: Seg, mbox: int) -> int:
                 moved = 1
             break
         link = lda64(s.mem, page_at(s, page) + PG_NEXT)
-        rmb()  # the link before the word, as in `next_page`
+        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         if page_generation(s, page) != gen:
             continue
         after = onward(link)
