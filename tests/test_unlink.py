@@ -398,6 +398,34 @@ def abandon(bench: Bench, stuck: Stuck, seg: Any) -> list[int]:
     return []
 
 
+def first_goes(bench: Bench, stuck: Stuck, seg: Any) -> None:
+    """Whoever stood in the first page goes on, the head passes that page, and it serves another mailbox."""
+    bench.mbox.put_done(stuck.still, stuck.hand, stuck.where)
+    bench.ucq.advance_head(seg, MBOX)
+    put(bench, seg, *range(100, 105), mbox=OTHER)
+
+
+@pytest.mark.parametrize("how", ["tidy", "scavenge"])
+def test_no_finished_page_stays_though_the_first_one_is_used_again_under_the_walk(
+    step_life: StepLife, how: str
+) -> None:
+    """The walk once ended there, at whatever mailbox's end that page had, and what was finished behind it stayed."""
+    for n in range(3000):
+        bench = Bench(step_life)
+        stuck = Stuck(bench, 3, between=True)
+        seg, other = bench.actor(), bench.actor()
+        more = step_life.interrupted(
+            n,
+            lambda bench=bench, seg=seg: UNLINKERS[how](bench, seg),
+            lambda bench=bench, stuck=stuck, other=other: first_goes(bench, stuck, other),
+        )
+        if not more:
+            break
+        assert len(bench.chain(MBOX)) == 2, f"at access {n}"
+        assert not bench.pages_lost(), f"at access {n}"
+    assert n > 20
+
+
 MEETINGS = [append, unlink, pass_on, use_again, abandon]
 
 

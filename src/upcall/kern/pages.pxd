@@ -35,6 +35,7 @@ cpdef bint is_linked(Seg s, uint64_t page, uint64_t gen, uint64_t mbox) noexcept
 cpdef void retire_page(Seg s, uint64_t page, uint64_t gen, uint64_t mbox) noexcept nogil
 @cython.locals(slots=uint64_t, done=uint64_t, w=uint64_t)
 cpdef uint64_t all_done(Seg s, uint64_t page, uint64_t i, uint64_t gen) noexcept nogil
+cpdef bint has_left(Seg s, uint64_t here, uint64_t after) noexcept nogil
 @cython.locals(at=uint64_t, tries=uint64_t, link=uint64_t)
 cpdef bint leave_page(Seg s, uint64_t page, uint64_t gen) noexcept nogil
 @cython.locals(found=uint64_t, steps=uint64_t, here=uint64_t, at=uint64_t, link=uint64_t, after=uint64_t, page=uint64_t, following=uint64_t)

@@ -257,6 +257,15 @@ def all_done(s: Seg, page: int, i: int, gen: int) -> int:
     return i
 
 
+def has_left(s: Seg, here: int, after: int) -> bool:
+    """Whether the page at `here` had been given back before its link, `after`, was read: that leads elsewhere."""
+    rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
+    if page_generation(s, here & PAGE_MASK) != (here >> 32):
+        return True
+    # Given back, then claimed in vain: it has our generation again, and an empty link of the next one.
+    return (after & PAGE_MASK) == 0 and (after >> 32) != (here >> 32)
+
+
 def leave_page(s: Seg, page: int, gen: int) -> bool:
     """Marks the link of a page whose slots are all DONE and which is not the last of its chain: it leaves. True if it is
     marked, now or before. Any actor may: it only says what the slots say, and DONE is for the rest of a generation."""
@@ -291,13 +300,15 @@ def unlink_pages(s: Seg, mbox: int) -> int:
         link = lda64(s.mem, at + PG_NEXT)
         after = onward(link)
         page = after & PAGE_MASK
+        if has_left(s, here, after):
+            here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+            continue
         if page == 0 or not is_real(s, page):
             break
+        # If the page has been given back since, this is a link of a later life: then it is not LINKED as ours in the life
+        # that the first link names, or the next step from there finds out.
         following = lda64(s.mem, page_at(s, page) + PG_NEXT)
-        rmb()  # both links before both words: unchanged, the links belong to this chain (pairs with `claim_page`)
-        if page_generation(s, here & PAGE_MASK) != (here >> 32) or page_generation(s, page) != (after >> 32):
-            here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
-        elif (following & LINK_LEAVING) == 0 or (link & LINK_LEAVING) != 0:
+        if (following & LINK_LEAVING) == 0 or (link & LINK_LEAVING) != 0:
             here = after
         elif not is_linked(s, page, after >> 32, mbox):
             here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)  # given back since; or marks that no protocol step wrote
@@ -315,15 +326,16 @@ def sweep_mbox(s: Seg, mbox: int) -> int:
     left = 0
     steps = 0
     here = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
-    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and steps < s.nr_pages:
+    while (here & PAGE_MASK) != 0 and is_real(s, here & PAGE_MASK) and steps < WALK_MAX + 2 * s.nr_pages:
         steps = steps + 1
         if leave_page(s, here & PAGE_MASK, here >> 32):
             left = left + 1
-        after = lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT)
-        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
-        if page_generation(s, here & PAGE_MASK) != (here >> 32):
-            break
-        here = onward(after)
+        after = onward(lda64(s.mem, page_at(s, here & PAGE_MASK) + PG_NEXT))
+        if has_left(s, here, after):
+            after = lda64(s.mem, mbox_at(s, mbox) + MB_HEAD)
+            if after == here:
+                break  # hostile: the head's page never has
+        here = after
     if left == 0:
         return 0
     return unlink_pages(s, mbox)
@@ -340,9 +352,8 @@ def reachable(s: Seg, mbox: int, page: int, gen: int) -> int:
         if at == page and (here >> 32) == gen:
             return 1
         after = onward(lda64(s.mem, page_at(s, at) + PG_NEXT))
-        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
-        if page_generation(s, at) != (here >> 32) or ((after & PAGE_MASK) == 0 and (after >> 32) != (here >> 32)):
-            return 2  # recycled under our feet: the link leads elsewhere
+        if has_left(s, here, after):
+            return 2
         here = after
         steps = steps + 1
     return 0

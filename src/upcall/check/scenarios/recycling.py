@@ -12,7 +12,7 @@ from ..verdict import State
 from .cases import case, variants
 from .pages import BOX
 from .properties import Quiet
-from .unlinking import next_through, unlinker
+from .unlinking import done_pages_leave, next_through, unlinker
 
 
 def two_boxes(s: Scenario, pages: int = 4) -> tuple[Process, int]:
@@ -203,6 +203,63 @@ def stale_in_the_middle(s: Scenario) -> None:
     s.actor(moves, name="mover", slot=mover.my_slot)
     s.actor(lambda: ucq.give_back(seg, BOX, where & const.PAGE_MASK, where >> 32), name="slow", slot=seg.my_slot)
     whole_chains(p, {3: second, 4: second})
+
+
+def first_page_goes(s: Scenario, *, sweeps: bool = False, in_vain: bool = False) -> None:
+    """Somebody looks along a mailbox for a finished page, and its first one is given back just then: the other leaves, too.
+
+    The first one is another mailbox's then, or was claimed in vain."""
+    p, second = two_boxes(s, pages=5)
+    still, seg, mover = p.attach(), p.attach(), p.attach()
+    ucq, mbox, pages, d = p.kern.ucq, p.parlib.mbox, p.kern.pages, p.life.machine.door
+    hand, cur = mbox.Cursor(BOX), mbox.Cursor(BOX)
+    send(p, mover, BOX, 9)
+    assert mbox.take(mover, cur)
+    first = cur.taken
+    send(p, mover, BOX, 9)
+    assert mbox.take(still, hand)
+    send(p, mover, BOX, 9)
+    assert mbox.take(mover, cur)
+    finished = cur.taken
+    mbox.put_done(mover, cur, finished)
+    send(p, mover, BOX, 1)
+
+    def moves() -> None:
+        mbox.put_done(mover, cur, first)
+        ucq.advance_head(mover, BOX)
+        if in_vain:
+            # As `next_page` does that comes too late.
+            page = pages.alloc_page(mover)
+            gen = pages.page_generation(mover, page)
+            d.st64(mover.mem, p.kern.layout.page_at(mover, page) + const.PG_NEXT, p.kern.layout.place(0, 0, gen))
+            pages.abandon_page(mover, page, gen)
+        else:
+            s.note("sent", 3, ucq.send_ucq_msg(mover, second, p.message(3)))
+            s.note("sent", 4, ucq.send_ucq_msg(mover, second, p.message(4)))
+
+    def looks() -> None:
+        if sweeps:
+            ucq.tidy_mbox(seg, BOX)
+        else:
+            ucq.give_back(seg, BOX, finished & const.PAGE_MASK, finished >> 32)
+
+    s.actor(moves, name="mover", slot=mover.my_slot)
+    s.actor(looks, name="slow", slot=seg.my_slot)
+    whole_chains(p, {3: second, 4: second})
+    done_pages_leave(p)
+
+
+variants(
+    first_page_goes,
+    ("G1", "G3"),
+    {
+        "as_another_is_given_back": {},
+        "and_was_claimed_in_vain": {"in_vain": True},
+        "under_a_sweep": {"sweeps": True},
+        "under_a_sweep_and_was_claimed_in_vain": {"sweeps": True, "in_vain": True},
+    },
+    preemptions=3,
+)
 
 
 @case("G1", "G3", preemptions=2)
