@@ -24,7 +24,8 @@ import upcall
 from procs import LONG_S, abandon, discard, log_to, output, program, running, until, vcore_info
 from upcall import Proc, SegmentError
 from upcall.front import port
-from upcall.host.segment import Geometry, Segment, create, folder, open_segment, remove
+from upcall.host.segment import Geometry, Segment, create, folder, make_fifos, open_segment, remove
+from upcall.host.wire import STANDBY_SOCKET, listen
 from upcall.kern import const
 from upcall.kern.arena import reference
 from upcall.kern.event import queue_mbox
@@ -370,6 +371,24 @@ def test_drafts_of_starters_that_died_go_with_the_next_start() -> None:
     draft.write_bytes(bytes(4096))
     with running(Proc("box", vcores=1, memory=MEMORY)):
         assert not draft.exists()
+
+
+def test_a_start_leaves_the_socket_alone_that_a_worker_just_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is about to watch could not do so afterwards, and never tried again."""
+    segment = create("box", Geometry.for_memory(1, 1 << 22))
+    real = os.rename
+
+    def rename(*arguments: Any, **options: Any) -> None:
+        make_fifos(segment)
+        real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", rename)
+        listener = listen(segment.path, STANDBY_SOCKET)
+    assert (segment.path / STANDBY_SOCKET).is_socket()
+    listener.close()
+    segment.close()
+    discard("box")
 
 
 def test_a_created_segment_can_be_opened_and_removed() -> None:

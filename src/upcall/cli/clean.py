@@ -11,7 +11,7 @@ from .show import json_option, print_json
 @click.option("--discard", is_flag=True, help="Remove those in which events wait, too, and damaged ones.")
 @json_option
 def clean(discard: bool, as_json: bool) -> None:
-    """Remove segments that nobody attends and in which nothing waits.
+    """Remove segments that nobody attends and in which nothing waits, and what starts that were killed have left.
 
     A segment in which events wait stays: start its process again and they are handled. Segments that somebody living is
     attached to always stay.

@@ -329,11 +329,17 @@ def _header(name: str, geometry: Geometry, size: int) -> bytes:
 def make_fifos(segment: Segment) -> None:
     """Makes the FIFOs beside a segment that this process attends: only now is nobody left who might remove them. Those
     that are there stay. Drafts go, which starters that died have left: no draft becomes the segment any more."""
-    for draft in segment.path.glob("draft-*"):
+    for draft in drafts(segment.path):
         draft.unlink(missing_ok=True)
     for name in ("watch", *(f"vc{v}" for v in range(segment.geometry.max_vcores))):
         with contextlib.suppress(FileExistsError):
             os.mkfifo(segment.path / name, 0o600)
+
+
+def drafts(path: Path) -> list[Path]:
+    """The drafts of segments in a folder; not those of sockets, which their makers have no other for. A starter that lives
+    and misses its draft makes another one."""
+    return [draft for draft in path.glob("draft-*") if OURS.fullmatch(draft.name) and draft.is_file()]
 
 
 def remove(segment: Segment) -> None:
@@ -351,9 +357,11 @@ def remove_files(path: Path) -> None:
         path.rmdir()
 
 
-def names() -> Iterator[str]:
-    """The names of all processes that have a segment here, running or not."""
+def names(*, without: bool = False) -> Iterator[str]:
+    """The names of all processes that have a segment here, running or not; of those `without` one, of which something
+    else is left."""
     with os.scandir(folder()) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and os.path.lexists(os.path.join(entry.path, "segment")):
+            there = entry.is_dir(follow_symlinks=False) and os.path.lexists(os.path.join(entry.path, "segment"))
+            if there != without and entry.is_dir(follow_symlinks=False):
                 yield entry.name

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import NoSuchProcess, SegmentError
-from ..host.segment import folder, is_in_place, leads_to, names, remove, remove_files
+from ..host.segment import drafts, folder, is_in_place, leads_to, names, remove, remove_files
 from ..host.slots import SUPERVISOR_SLOT, TURN_LOCK, is_locked, try_lock
 from ..kern import const
 from .reader import Reader
@@ -46,8 +46,21 @@ def clean(discard: bool = False, only: Iterable[str] | None = None) -> list[Clea
         for name in sorted(names()):
             with suppress(NoSuchProcess):
                 found.append(_clean(name, discard))
-        return found
+        return found + [Cleaned(name, True, 0, "its start was killed") for name in sorted(_unmade())]
     return [_clean(name, discard) for name in only]
+
+
+def _unmade() -> Iterator[str]:
+    """Removes what starters have left that were killed before their segment was there."""
+    for name in names(without=True):
+        path = folder() / name
+        dead = [draft for draft in drafts(path) if not os.path.exists(f"/proc/{draft.name.split('-')[1]}")]
+        for draft in dead:
+            draft.unlink(missing_ok=True)
+        if dead:
+            with suppress(OSError):
+                path.rmdir()
+            yield name
 
 
 def _clean(name: str, discard: bool) -> Cleaned:
@@ -76,7 +89,9 @@ def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
         waiting, dead = reader.waiting(settled=True), reader.dead
         lost = waiting + dead
         if lost and not discard:
-            _put_state(locks, reader, before & 0xFF | ((before >> 8) + 2 << 8))
+            # DYING: whoever ended it, or cleaned it up, was killed there.
+            state = const.P_WAITING if before & 0xFF == const.P_DYING else before & 0xFF
+            _put_state(locks, reader, state | ((before >> 8) + 2 << 8))
             return Cleaned(name, False, 0, f"{_what_stays(name, waiting, dead)}, or --discard them")
         remove(reader.segment)
         return Cleaned(name, True, lost, "discarded" if lost else "nothing waited")
