@@ -118,9 +118,10 @@ def _must_run(worker: Worker) -> None:
 
 def _end(of: Supervisor, workers: list[Worker]) -> Change:
     """Ends workers that nobody comes after."""
-    for worker in workers:
+    said = [{"vcore": worker.vcoreid, "pid": worker.pid, "says": "ends after what is in hand"} for worker in workers]
+    for worker in workers:  # all at once: none takes more meanwhile
         of.ask_to_end(worker)
-        yield {"vcore": worker.vcoreid, "pid": worker.pid, "says": "ends after what is in hand"}
+    yield from said
     while any(of.workers.get(worker.vcoreid) is worker for worker in workers):
         yield None
     return {}
