@@ -299,6 +299,32 @@ def test_a_bit_whose_task_does_not_end_is_set_again(bench: Bench, how: str) -> N
         assert other.bits == [TYPE]
 
 
+def test_a_host_that_leaves_gives_back_its_tasks_bit_and_leaves_the_next_ones_note_alone(bench: Bench) -> None:
+    """The end of its task once took the next host's note away, and a cancelled one set no bit again if that had one."""
+    bench.queue(flags=USUAL | const.EVENT_NOMSG)
+    vc, sender = polling(bench), bench.actor()
+    poll = bench.life.parlib.poll
+    bench.send(sender, ev_type=TYPE)
+    vc.during = lambda: setattr(vc, "bit_task", True)
+    bench.run(vc)
+    poll.give_bit_back(vc)
+    bench.vcore_module.vcore_leave(vc)
+    bench.proc.unhost_vcore(vc.s, 0)
+    note = bench.layout.vcpd_at(bench.at, 0) + const.VCPD_BIT
+    assert not bench.get(note)
+    other, held = bench.vcore(0), []
+
+    def end_of_the_formers_task() -> None:
+        poll.bit_done(vc, True)
+        held.append(bench.get(note))
+
+    other.during = end_of_the_formers_task
+    bench.run(other)
+    assert other.bits == [TYPE]
+    box = bench.event.queue_mbox(bench.at, 0)
+    assert held == [bench.recover_module.bit_in_hand(other.s.me, box, TYPE)]
+
+
 # ---- every meeting, every death --------------------------------------------------------------------------------------
 
 

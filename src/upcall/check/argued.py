@@ -46,10 +46,12 @@ AGAIN: list[tuple[str, str, str, str]] = [
     (ARENA, "scavenge_small", "slot_holds(s, ld64(s.mem, at + BK_SLOT), reference(span, i))", "False"),
     (ARENA, "scavenge_span", "slot_holds(s, ld64(s.mem, at + SP_SLOT), reference(span, BLOCK_LARGE))", "False"),
     (MBOX, "turn_page", "after >> 32 != cur.gen", "False"),
+    (MBOX, "has_ready", "after >> 32 != gen", "False"),
     (MBOX, "take", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
     (MBOX, "take", "cur.nskipped != 0", "False"),
     (MBOX, "take_like", "skipped_ready(s, cur)", "False"),
     (MBOX, "news", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
+    (RECOVER, "mail_waits", "here >> 32 != gen", "False"),
     (VCORE, "poll_queue", "alert & 15 == ALERT_POLLED", "False"),
     (VCORE, "look_everywhere", "is_told(s, queue)", "False"),
     (PASSING, "pass_on", "startcore(s, v)", "True"),
@@ -84,7 +86,7 @@ MOVED: list[tuple[str, str, str, str, str]] = [
     (RECOVER, "restore_bit", "cas64(", "before", "if mbox != 0"),
     (RECOVER, "host_vcore", "if recover_vcore(", "behind", "if not cas64("),
     (RECOVER, "announce", "st64(", "behind", "send_indir("),
-    (VCORE, "handle_bits", "st32(", "behind", "while i < MB_BITMAP_WORDS"),
+    (VCORE, "handle_bits", "st32(s.mem, at + MB_CHECK_BITS, 0)", "behind", "while i < MB_BITMAP_WORDS"),
     (VCORE, "take_bit", "st64(s.mem, held, bit_in_hand", "behind", "taken = fand64("),
     (VCORE, "handle_own", "put_done(", "before", "if ev_type == EV_EVENT"),
     (VCORE, "handle_events", "st32(", "behind", "found = handle_mbox("),
@@ -194,26 +196,20 @@ WHY: dict[str, str] = {
     "parlib/mbox.py:recover_mbox: rmb()": ACQUIRED,
     "parlib/mbox.py:has_ready: rmb()": ACQUIRED,
     "parlib/mbox.py:mbox_end: rmb()": ACQUIRED,
-    "parlib/mbox.py:tell_drainers: mb()": OPEN,
     "parlib/poll.py:now_full: mb()": FULL,
     "parlib/poll.py:no_longer_full: ld64(s.mem, vcpd + VCPD_HOST) == s.me": (
         "for a host that has left, whose vcore may be another's (`test_poll.py`)"
     ),
-    "parlib/poll.py:bit_done: str64(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_BIT, 0)": OPEN,
-    "parlib/poll.py:bit_done: str32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_PENDING, 1)": OPEN,
     "parlib/recover.py:take_back: name_is_dead(s, alert >> 32)": (
         "a living vcore's answer that is taken back costs one more indirection"
     ),
     "parlib/recover.py:host_vcore: rmb()": ACQUIRED,
-    "parlib/recover.py:show_bits: str32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS, 1)": OPEN,
     "parlib/recover.py:preempt_vcore: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
     ("parlib/recover.py:announce: st64(s.mem, evq_at(s, queue) + EVQ_ALERT, ALERT... behind send_indir(s, queue, 0)"): (
         "a flag that says DONE there has its indirection in a mailbox still, and that is announced, too"
     ),
     "parlib/recover.py:announce: str32(s.mem, vcpd_at(s, v) + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "parlib/recover.py:mail_waits: page_generation(s, page) != gen": OPEN,
     "parlib/recover.py:mail_waits: rmb()": ACQUIRED,
-    "parlib/vcore.py:handle_bits: str32(s.mem, at + MB_CHECK_BITS, 1)": OPEN,
     "parlib/vcore.py:handle_own: put_done(s, cur, cur.taken) before if ev_type == EV_EVENT": (
         "whoever settles the death announces every queue in which something waits, too; the order does without"
     ),
@@ -228,7 +224,6 @@ WHY: dict[str, str] = {
         "at PI_POOL_WAITERS"
     ),
     "parlib/vcore.py:vcore_entry: str32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "parlib/vcore.py:vcore_entry: look_everywhere(vc)": OPEN,
     "parlib/watch.py:watch_sleeps: str32(s.mem, at, 1)": EITHER,
     "parlib/watch.py:watch_sleeps: str32(s.mem, at, 0)": (
         "says nothing that anybody relies on: until it is seen, a wake costs one more system call"

@@ -15,7 +15,7 @@ from ..kern.proc cimport is_running, startcore, vc_next, vc_state
 from ..kern.ucq cimport slot_at
 from ..parlib.dead cimport deaths_of, post_letter, settle_message, verdict
 from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like, tell_drainers
-from ..parlib.poll cimport bit_done, no_longer_full, now_full
+from ..parlib.poll cimport bit_done, give_bit_back, no_longer_full, now_full
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
     VCore, after_handler, before_handler, cursor_of, disable_notifs, handle_bits, poll_queue, vcore_entry, vcore_yield, work

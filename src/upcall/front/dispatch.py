@@ -244,11 +244,12 @@ class Dispatcher(VCore):
         return len(self.held) > 0
 
     def give_back(self):
-        """This vcore leaves: what it still holds is others' to make dead letters of."""
+        """This vcore leaves: what it still holds is others' to make dead letters of, or to handle."""
         self.retry_held()
         for mbox, where, _ in self.held:
             put_back(self.s, mbox, where)
         self.held = []
+        give_bit_back(self)
 
     def nobody(self, ev):
         """No handler: reported once per type, counted, done."""

@@ -51,7 +51,7 @@ cpdef uint64_t recover_page(Seg s, uint64_t here, uint64_t deaths) noexcept nogi
 cpdef uint64_t recover_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(i=uint64_t)
 cpdef bint has_bits(Seg s, uint64_t mbox) noexcept nogil
-@cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t)
+@cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t, gen=uint64_t)
 cpdef bint has_ready(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(head=uint64_t, page=uint64_t, i=uint64_t, w=uint64_t)
 cpdef bint waiting_in(Seg s, uint64_t mbox, uint64_t upto) noexcept nogil

@@ -440,7 +440,11 @@ def has_ready(s: Seg, mbox: int) -> bool:
         after = onward(lda64(s.mem, at + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         pages = pages + 1
-        if page_generation(s, here & PAGE_MASK) != (here >> 32) or pages > WALK_MAX:
+        gen = here >> 32
+        # An empty link of another generation: the page was retired and claimed in vain, as in `turn_page`.
+        if page_generation(s, here & PAGE_MASK) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
+            return True
+        if pages > WALK_MAX:
             return True
         here = after
     return False

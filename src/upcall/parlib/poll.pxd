@@ -6,7 +6,7 @@ from ..kern.const cimport (
 )
 from ..kern.layout cimport Seg, map_at, vcpd_at
 from ..kern.proc cimport vc_next, vc_state
-from ..machine.door cimport cas64, fand32, for32, ld64, lda64, mb, str32, str64, u64
+from ..machine.door cimport cas64, fand32, for32, ld64, lda64, mb, st32, st64, u64
 from .full cimport pass_on
 from .mbox cimport Cursor, news, tell_drainers
 from .recover cimport restore_bit
@@ -19,5 +19,6 @@ cpdef bint come_back(VCore vc) except -1
 cpdef void now_full(VCore vc) except *
 @cython.locals(s=Seg, vcpd=uint64_t)
 cpdef void no_longer_full(VCore vc) except *
-@cython.locals(s=Seg)
+@cython.locals(s=Seg, vcpd=uint64_t)
 cpdef void bit_done(VCore vc, bint again) except *
+cpdef void give_bit_back(VCore vc) except *

@@ -32,7 +32,7 @@ if not cython.compiled:
     )
     from ..kern.layout import map_at, vcpd_at
     from ..kern.proc import vc_next, vc_state
-    from ..machine.door import cas64, fand32, for32, ld64, lda64, mb, str32, str64, u64
+    from ..machine.door import cas64, fand32, for32, ld64, lda64, mb, st32, st64, u64
     from .full import pass_on
     from .mbox import news, tell_drainers
     from .recover import restore_bit
@@ -96,10 +96,20 @@ def bit_done(vc: VCore, again: bool) -> None:
     """The task that had a bit in hand has ended; `again`: the bit is set once more, since it was cancelled. The bits that
     waited behind it are looked at next."""
     s = vc.s
+    vcpd = vcpd_at(s, vc.vcoreid)
     vc.bit_task = False
-    if again:
-        restore_bit(s, vc.vcoreid)
-    str64(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_BIT, 0)
-    str32(s.mem, vcpd_at(s, vc.vcoreid) + VCPD_NOTIF_PENDING, 1)
-    look_everywhere(vc)
+    if ld64(s.mem, vcpd + VCPD_HOST) == s.me:  # else we have left, and given it back: the note may be another's
+        if again:
+            restore_bit(s, vc.vcoreid)
+        # Both relaxed: the first as in `take_bit`; the second is for ourselves, who look at our own mail next.
+        st64(s.mem, vcpd + VCPD_BIT, 0)
+        st32(s.mem, vcpd + VCPD_NOTIF_PENDING, 1)
+        look_everywhere(vc)
     tell_drainers(s)
+
+
+def give_bit_back(vc: VCore) -> None:
+    """The host leaves while a task has a bit in hand: the bit is set again, for others. The note of it is the vcore's, not
+    the host's: the next host's bit would take its place, and our death then the bit."""
+    if vc.bit_task:
+        restore_bit(vc.s, vc.vcoreid)

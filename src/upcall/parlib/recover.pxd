@@ -14,7 +14,7 @@ from ..kern.layout cimport Seg, dead_mbox, evq_at, is_real, map_at, mbox_at, onw
 from ..kern.pages cimport name_is_dead, page_generation
 from ..kern.proc cimport proc_wait, startcore, take_core, vc_next, vc_state
 from ..kern.ucq cimport empty_word
-from ..machine.door cimport cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
+from ..machine.door cimport cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st32, st64, str32, u64
 from .mbox cimport has_bits, recover_mbox, waiting_in
 
 @cython.locals(state=uint64_t)

@@ -62,7 +62,7 @@ if not cython.compiled:
     from ..kern.pages import name_is_dead, page_generation
     from ..kern.proc import proc_wait, startcore, take_core, vc_next, vc_state
     from ..kern.ucq import empty_word
-    from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st64, str32, u64
+    from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st32, st64, str32, u64
     from .mbox import has_bits, recover_mbox, waiting_in
 
 
@@ -177,7 +177,8 @@ def show_bits(s: Seg, mbox: int) -> bool:
     """Whether a bit of the mailbox is set; if so `check_bits` says it again: who cleared that may not come to the bits."""
     if not has_bits(s, mbox):
         return False
-    str32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS, 1)
+    # Relaxed: whoever reads it clears it, fences, and then reads the bits, each set by a full fence.
+    st32(s.mem, mbox_at(s, mbox) + MB_CHECK_BITS, 1)
     return True
 
 
@@ -259,7 +260,7 @@ def mail_waits(s: Seg, mbox: int) -> bool:
     while (here & PAGE_MASK) != 0:
         page = here & PAGE_MASK
         gen = here >> 32
-        if not is_real(s, page) or page_generation(s, page) != gen or pages > s.nr_pages:
+        if not is_real(s, page) or pages > s.nr_pages:
             return True
         i = (here >> 20) & 0xFFF
         while i < s.page_slots:
@@ -273,7 +274,9 @@ def mail_waits(s: Seg, mbox: int) -> bool:
             i = i + 1
         here = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
         rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
-        if page_generation(s, page) != gen:
+        # Recycled meanwhile, whatever its slots have shown: those of a later generation are never EMPTY in this one. Or
+        # retired, then claimed in vain: it has our generation again and an empty link of the next one, as in `turn_page`.
+        if page_generation(s, page) != gen or ((here & PAGE_MASK) == 0 and (here >> 32) != gen):
             return True
         pages = pages + 1
     return False

@@ -146,7 +146,8 @@ def handle_bits(vc: VCore, cur: Cursor) -> int:
                 found = found + take_bit(vc, cur, i * 64 + bit)
             i = i + 1
         if vc.bit_task:
-            str32(s.mem, at + MB_CHECK_BITS, 1)  # the rest when its task has ended, or another vcore
+            # The rest when its task has ended, or another vcore. Relaxed, as in `show_bits`.
+            st32(s.mem, at + MB_CHECK_BITS, 1)
     return found
 
 

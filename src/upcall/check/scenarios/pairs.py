@@ -355,12 +355,13 @@ def room_under_a_limit(s: Scenario, *, stuck: bool = False) -> None:
 variants(room_under_a_limit, ("G1", "G11"), {"usual": {}, "behind_one_that_does_not_move": {"stuck": True}})
 
 
-@case("G11")
-def drained(s: Scenario) -> None:
-    """Somebody waits until everything is handled while the last handler returns: it is woken, or has seen it."""
+def drained(s: Scenario, *, user: bool = False) -> None:
+    """Somebody waits until everything is handled while the last handler returns: it is woken, or has seen it.
+
+    `user`: user code runs next, and the vcore tells nobody once more on its way to sleep."""
     p = Process(s)
     p.queue()
-    p.vcore(0, asleep=False)
+    p.vcore(0, asleep=False, user=user)
     sender, seg, d = p.attach(), p.attach(), p.life.machine.door
     assert p.kern.event.send_event(sender, 0, p.message(1), const.NO_VCORE) == const.OK
     mbox, end = p.parlib.mbox, p.parlib.mbox.mbox_end(seg, p.kern.event.queue_mbox(p.at, 0))
@@ -377,6 +378,9 @@ def drained(s: Scenario) -> None:
 
     s.actor(drains, name="drainer", slot=seg.my_slot)
     usual(p)
+
+
+variants(drained, ("G11",), {"usual": {}, "before_user_code": {"user": True}})
 
 
 @case("G1", "G4")

@@ -384,6 +384,41 @@ def claimed_in_vain(s: Scenario) -> None:
     whole_chains(p, {5: BOX})
 
 
+def claimed_in_vain_under(s: Scenario, *, walker: str) -> None:
+    """Somebody looks from the head whether a message waits, while its page is given back, and claimed in vain."""
+    p, _ = two_boxes(s)
+    seg, mover = p.attach(), p.attach()
+    ucq, mbox, layout, pages = p.kern.ucq, p.parlib.mbox, p.kern.layout, p.kern.pages
+    d, mail_waits = p.life.machine.door, p.parlib.recover.mail_waits
+    cur = mbox.Cursor(BOX)
+    send(p, mover, BOX, 1)
+    assert mbox.take(mover, cur)
+    send(p, mover, BOX, 2)
+
+    def moves() -> None:
+        mbox.put_done(mover, cur, cur.taken)
+        ucq.advance_head(mover, BOX)
+        # As `next_page` does that comes too late.
+        page = pages.alloc_page(mover)
+        gen = pages.page_generation(mover, page)
+        d.st64(mover.mem, layout.page_at(mover, page) + const.PG_NEXT, layout.place(0, 0, gen))
+        pages.abandon_page(mover, page, gen)
+
+    def looks() -> None:
+        if walker == "mail":
+            assert mail_waits(seg, BOX), "G1: a message waits, and the segment is removed"
+        else:
+            assert mbox.has_ready(seg, BOX), "G2: a message waits, and is not seen"
+
+    s.actor(moves, name="mover", slot=mover.my_slot)
+    s.actor(looks, name=walker, slot=seg.my_slot)
+
+
+variants(
+    claimed_in_vain_under, ("G1", "G2"), {"who_removes": {"walker": "mail"}, "a_watcher": {"walker": "ready"}}
+)  # fmt: skip
+
+
 # ---- nobody's stop keeps a page ---------------------------------------------------------------------------------------
 
 
