@@ -55,24 +55,6 @@ SENDS = {
 }
 
 
-def waits(bench: Bench, sender: Any) -> bool:
-    """As `something_waits` of the supervisor."""
-    of_vcores = 2 * bench.at.max_vcores
-    return any(bench.recover_module.mail_waits(sender, box) for box in range(of_vcores)) or any(
-        bench.mbox.waiting_in(sender, box, 0) or bench.mbox.has_bits(sender, box)
-        for box in range(of_vcores, bench.at.nr_mboxes)
-    )
-
-
-def finish(bench: Bench, owner: Any) -> bool:
-    """As `finish` of the supervisor: whether the segment is removed."""
-    bench.proc.set_proc_state(owner, const.P_DYING)
-    if not waits(bench, owner):
-        return True
-    bench.set(bench.at.procinfo + const.PI_STATE, const.P_WAITING)
-    return False
-
-
 @pytest.mark.parametrize("vcores", [1, 4])
 @pytest.mark.parametrize("kind", SENDS)
 @pytest.mark.parametrize("inner", ["the end in a send", "a send in the end"])
@@ -90,7 +72,7 @@ def test_an_event_sent_while_the_process_ends_is_refused_or_stays(
             got["status"] = SENDS[kind](bench, sender)  # noqa: B023
 
         def end() -> None:
-            got["removed"] = finish(bench, owner)  # noqa: B023
+            got["removed"] = bench.life.parlib.ending.end_process(owner)  # noqa: B023
 
         whole, part = (send, end) if inner == "the end in a send" else (end, send)
         more = step_life.interrupted(n, whole, part)
@@ -100,7 +82,7 @@ def test_an_event_sent_while_the_process_ends_is_refused_or_stays(
         assert got["status"] in (const.OK, const.GONE)
         if got["status"] == const.OK:
             assert not got["removed"]
-            assert waits(bench, owner)
+            assert bench.life.parlib.ending.something_waits(owner)
         fates.add((got["status"], got["removed"]))
     assert n > 5
     assert (const.GONE, True) in fates

@@ -23,7 +23,7 @@ HANG_S = 20
 READERS = {
     "u32", "u64", "text", "_word", "types", "queues", "check", "check_name", "_check_text", "read_geometry", "folder",
     "refresh", "seg", "<dictcomp>", "<genexpr>", "<listcomp>", "is_locked", "attached", "parse_size", "names",
-    "_header", "leads_to", "is_in_place", "something_waits",
+    "_header", "leads_to", "is_in_place",
 }  # fmt: skip
 """Functions of the host layer that write nothing: dying in them is no different from dying before or behind them."""
 LIBC = ctypes.CDLL(None)

@@ -6,7 +6,7 @@ that stands there once. And, for what no scenario can show to be needed, why it 
 from __future__ import annotations
 
 EVENT, PROC, UCQ, PAGES, ARENA = "kern/event.py", "kern/proc.py", "kern/ucq.py", "kern/pages.py", "kern/arena.py"
-SOURCE = "kern/source.py"
+SOURCE, ENDING = "kern/source.py", "parlib/ending.py"
 VCORE, MBOX, RECOVER, DEAD, WATCH, PASSING = (
     "parlib/vcore.py", "parlib/mbox.py", "parlib/recover.py", "parlib/dead.py", "parlib/watch.py", "parlib/full.py",
 )  # fmt: skip
@@ -90,6 +90,7 @@ MOVED: list[tuple[str, str, str, str, str]] = [
     (VCORE, "take_bit", "st64(s.mem, held, bit_in_hand", "behind", "taken = fand64("),
     (VCORE, "handle_own", "put_done(", "before", "if ev_type == EV_EVENT"),
     (VCORE, "handle_events", "st32(", "behind", "found = handle_mbox("),
+    (ENDING, "end_process", "set_proc_state(", "behind", "if something_waits("),
     (DEAD, "settle_message", "str64(", "behind", "if held != 0:\n    free_block("),
 ]
 """(file, function, statement, "before" or "behind", another statement): moved there."""
@@ -127,6 +128,7 @@ STEPS: list[tuple[str, str, str]] = [
     (VCORE, "leave_vcore_context", "if cur is not None and"),
     (VCORE, "enable_notifs", "if ld32("),
     (VCORE, "handle_queue", "stop_polling("),
+    (ENDING, "nudge", "faa32("),
 ]
 """(file, function, statement): left out."""
 

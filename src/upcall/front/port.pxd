@@ -9,7 +9,7 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    arm, close_all_held, close_held, disarm, faa32, forget_wait, forked, futex_wait, interrupt, ld32, ld64, lda32,
+    arm, close_all_held, close_held, disarm, faa32, forget_wait, forked, futex_wait, ld32, ld64, lda32,
     lda64, mb, mem_t, open_held, src_t, st64, still_armed, str32, str64, taken_from, wake_fd, watch_forks, world_base,
     world_free, world_locks, world_new, world_open, world_probe, world_t
 )

@@ -194,11 +194,6 @@ def add_word(s: Seg, at: uint64_t, by: int64_t) -> int:
     return faa32(s.mem, at, cython.cast(uint64_t, by))
 
 
-def interrupt_vcore(s: Seg, vcoreid: uint64_t) -> None:
-    """One byte into a vcore's FIFO."""
-    interrupt(s.world, vcoreid)
-
-
 def current_thread() -> int:
     """This thread's identity, as `threading.get_ident` gives it."""
     return PyThread_get_thread_ident()

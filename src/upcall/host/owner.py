@@ -7,12 +7,10 @@ import os
 from collections.abc import Iterable
 
 from ..errors import NameInUse, NoSuchProcess, SegmentError
-from ..front import port
 from ..kern import const
 from ..kern.layout import Seg, slot_record_at, vcpd_at
-from ..kern.proc import set_proc_state, startcore
-from ..parlib.mbox import has_bits, recover_mbox, waiting_in
-from ..parlib.recover import announce, mail_waits
+from ..parlib import ending
+from ..parlib.recover import announce
 from . import fingerprint
 from . import segment as files
 from .dead import count_letters
@@ -115,46 +113,29 @@ def publish(segment: Segment, supervisor: Seg) -> None:
 
 def tell_to_stop(segment: Segment, seg: Seg, vcores: Iterable[int], how: int) -> None:
     """Tells every worker to stop, STOP_DRAIN or STOP_NOW, and wakes these."""
-    segment.put_u32(seg.procinfo + const.PI_STOP, how)
+    ending.tell_to_stop(seg, how)
     nudge(seg, vcores)
 
 
 def nudge(seg: Seg, vcores: Iterable[int]) -> None:
     """Has vcores look, asleep or in user code."""
     for v in vcores:
-        port.add_word(seg, vcpd_at(seg, v) + const.VCPD_NOTIF_PENDING, 1)
-        startcore(seg, v)
-        port.interrupt_vcore(seg, v)
-
-
-def something_waits(segment: Segment, seg: Seg) -> int:
-    """How many mailboxes hold events that nobody has handled."""
-    of_vcores, boxes = 2 * seg.max_vcores, segment.seg.nr_mboxes
-    waiting = sum(bool(mail_waits(seg, box)) for box in range(of_vcores))
-    return waiting + sum(bool(waiting_in(seg, box, 0) or has_bits(seg, box)) for box in range(of_vcores, boxes))
+        ending.nudge(seg, v)
 
 
 def left_over(segment: Segment, seg: Seg) -> str:
     """What a stop has left, for people."""
     letters = count_letters(segment)
-    boxes = something_waits(segment, seg) - bool(letters)
+    boxes = ending.something_waits(seg) - bool(letters)
     events = [f"events waiting in {boxes} mailbox(es)"] if boxes else []
     dead = [f"{letters} dead letter(s) (upcall dead {segment.name} shows them)"] if letters else []
     return " and ".join(events + dead)
 
 
 def finish(segment: Segment, seg: Seg) -> bool:
-    """The end of a run: removes the segment if nothing waits in it. True if it did. The state is DYING before the look:
-    pairs with `unless_gone`."""
-    info = segment.seg.procinfo
+    """The end of a run: removes the segment if nothing waits in it. True if it did."""
     drop_all(segment, seg)
-    for box in range(segment.seg.nr_mboxes):
-        recover_mbox(seg, box)
-    set_proc_state(seg, const.P_DYING)
-    port.add_word(seg, info + const.PI_DRAINERS, 0)  # the fence
-    if something_waits(segment, seg):
-        # Nobody else changes it while it says DYING.
-        segment.put_u64(info + const.PI_STATE, const.P_WAITING | ((segment.u64(info + const.PI_STATE) >> 8) + 1) << 8)
+    if not ending.end_process(seg):
         return False
     files.remove(segment)
     return True

@@ -13,13 +13,11 @@ import traceback
 from collections.abc import Callable
 from typing import Literal
 
-from ..front import port
 from ..kern import const
 from ..kern.layout import Seg, vcpd_at
-from ..kern.proc import startcore
 from .defined import make_all
 from .definition import Program
-from .owner import finish, left_over, living, open_for_owner, write_tables
+from .owner import finish, left_over, living, open_for_owner, tell_to_stop, write_tables
 from .segment import Segment
 from .settle import open_host, settle, wait_for_end
 from .signals import blocked
@@ -137,10 +135,8 @@ class ThreadsInBackground:
 
     def request_stop(self, stop: str) -> None:
         """Tells every vcore to stop, and wakes them all."""
-        self.segment.put_u32(self.seg.procinfo + const.PI_STOP, const.STOP_DRAIN if stop == "drain" else const.STOP_NOW)
-        for v in range(len(self.threads)):
-            port.add_word(self.seg, vcpd_at(self.seg, v) + const.VCPD_NOTIF_PENDING, 1)
-            startcore(self.seg, v)
+        how = const.STOP_DRAIN if stop == "drain" else const.STOP_NOW
+        tell_to_stop(self.segment, self.seg, range(len(self.threads)), how)
 
     def stop(self, stop: Literal["drain", "now"], timeout: float | None) -> None:
         """Stops all vcores, then removes the segment if nothing waits. TimeoutError past `timeout` seconds."""

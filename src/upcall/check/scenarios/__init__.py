@@ -20,6 +20,7 @@ from . import (
     recycling,
     sending,
     sources,
+    stopping,
     taking,
     unlinking,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "recycling",
     "sending",
     "sources",
+    "stopping",
     "taking",
     "unlinking",
 ]

@@ -1,4 +1,4 @@
-"""The lock for changes of more than one word, and the end of a process."""
+"""The lock for changes of more than one word."""
 
 from __future__ import annotations
 
@@ -52,24 +52,3 @@ def lock_of_three(s: Scenario) -> None:
     locker(p, "one", inside, 1)
     locker(p, "two", inside, 2)
     locker(p, "three", inside, 2)
-
-
-@case("G1")
-def the_end(s: Scenario) -> None:
-    """A process ends while somebody sends: the event is found and kept for the next start, or its sender is told."""
-    p = Process(s)
-    p.queue()
-    p.sender("sender", 1)
-    seg, d, kern, parlib = p.attach(), p.life.machine.door, p.kern, p.parlib
-    mbox = kern.event.queue_mbox(p.at, 0)
-
-    def ends() -> None:
-        kern.proc.set_proc_state(seg, const.P_DYING)
-        d.mb()
-        s.note("kept" if parlib.mbox.waiting_in(seg, mbox, 0) else "removed")
-
-    s.actor(ends, name="owner", slot=seg.my_slot)
-
-    @s.at_end
-    def told(state: State) -> None:
-        assert not (state.count("sent", 1, const.OK) and state.count("removed")), "G1: sent, and removed"
