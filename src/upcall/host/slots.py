@@ -80,6 +80,12 @@ class SlotTable:
     def _word(self, slot: int) -> int:
         return self._attachment.u64(self._at + slot * const.SLOT_STRIDE)
 
+    def _lock(self, byte: int) -> bool:
+        return try_lock(self.fd, byte)
+
+    def _unlock(self, byte: int) -> None:
+        unlock(self.fd, byte)
+
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         """While nobody else starts this process, or cleans it up. SegmentError if one of them does not come to its end."""
@@ -125,12 +131,12 @@ class SlotTable:
             for marked in (False, True):
                 for i in candidates:
                     attached = bool(self._word(i) >> 32)
-                    if i not in self._mine and attached == marked and try_lock(self.fd, i):
+                    if i not in self._mine and attached == marked and self._lock(i):
                         generation = ((self._word(i) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
-                        if try_lock(self.fd, NAME_LOCKS + name_of(i, generation)):
+                        if self._lock(NAME_LOCKS + name_of(i, generation)):
                             self._settle(i, generation, role)
                             return i, generation
-                        unlock(self.fd, i)  # somebody holds a name that nobody has: no protocol step does that
+                        self._unlock(i)  # somebody holds a name that nobody has: no protocol step does that
         return None
 
     def _settle(self, slot: int, generation: int, role: int) -> None:
@@ -154,8 +160,8 @@ class SlotTable:
             self._mine.discard(slot)
             generation = self._word(slot) & const.SLOT_GEN_MASK
             self._attachment.put_u64(self._at + slot * const.SLOT_STRIDE, generation)
-            unlock(self.fd, NAME_LOCKS + name_of(slot, generation))
-            unlock(self.fd, slot)
+            self._unlock(NAME_LOCKS + name_of(slot, generation))
+            self._unlock(slot)
 
     def attached(self, probe: int) -> list[int]:
         """The slots whose owners live, asked through another open of the file."""

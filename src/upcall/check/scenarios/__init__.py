@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..runner import Job
 from . import (
+    attaching,
     duties,
     dying,
     hosts,
@@ -29,6 +30,7 @@ from .cases import CASES, Case
 __all__ = [
     "CASES",
     "Case",
+    "attaching",
     "duties",
     "dying",
     "hosts",
