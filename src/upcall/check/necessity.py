@@ -274,7 +274,8 @@ def page(found: Sequence[Found], sites: Sequence[Site], before: dict[str, Row]) 
     needed = [each for each in there if each.scenario]
     count = sum(WHY.get(each.name, OPEN).startswith("open:") for each in there if not each.scenario)
     told = f"{len(there)} places; without {len(needed)} of them a scenario fails"
-    lines = [_HEAD, f"{told}. The rest is at the end, with why it stays; {count} are open: nobody has shown either."]
+    unshown = f"{count} are open: nobody has shown either" if count else "none is open"
+    lines = [_HEAD, f"{told}. The rest is at the end, with why it stays; {unshown}."]
     for file in dict.fromkeys(site.file for site in sites):
         here = [each.line for each in needed if each.name.startswith(f"{file}:")]
         if here:
