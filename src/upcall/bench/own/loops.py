@@ -13,6 +13,7 @@ import upcall
 
 from ..measure import Placing
 from ..peers.job import WARM_UP
+from ..peers.loops import PAUSE_S
 from ..sample import MESSAGE, Measurement
 from .roundtrips import Times, in_blocks
 from .running import Finish, new_proc, started
@@ -33,7 +34,7 @@ def _run(awake: bool, placing: Placing, blocks: int, per_block: int) -> Iterable
     here, there = new_proc(memory="16 MiB"), new_proc(memory="16 MiB")
     for proc in (here, there):
         proc.main(_busy if awake else _quiet)
-    _define_ping(here, there.name, times.words, finish, blocks, per_block)
+    _define_ping(here, there.name, times.words, finish, awake, blocks, per_block)
     _define_pong(there, here.name)
     try:
         with started(here, placing.senders[0]), started(there, placing.receiver):
@@ -59,7 +60,7 @@ async def _busy() -> None:
 
 
 def _define_ping(
-    proc: upcall.Proc, other: str, times: memoryview[float], finish: Finish, blocks: int, per_block: int
+    proc: upcall.Proc, other: str, times: memoryview[float], finish: Finish, awake: bool, blocks: int, per_block: int
 ) -> None:
     proc.queue("work")
     send: Callable[..., Any]
@@ -83,6 +84,8 @@ def _define_ping(
             if trips == blocks * per_block:
                 finish.say()
                 return
+            if not awake:
+                await asyncio.sleep(PAUSE_S)
             begin = time.perf_counter_ns()
         send("ping", MESSAGE)
 

@@ -15,6 +15,9 @@ from ..sample import MESSAGE, Measurement, Sample
 from .job import WARM_UP, sampled
 from .roundtrips import POLL_BLOCK
 
+PAUSE_S = 0.001
+"""Before each trip between loops that sleep."""
+
 
 def loop_trip(row: str, system: str, *, awake: bool) -> Measurement:
     """us there and back. Those between loops that are awake are timed in blocks."""
@@ -60,6 +63,12 @@ class _Ends:
             await loop.create_task(_handle(handle, message))
 
 
+async def _pause(awake: bool) -> None:
+    """Before a trip between sleepers: until both are asleep, as they may not be yet after a quick answer."""
+    if not awake:
+        await asyncio.sleep(PAUSE_S)
+
+
 async def _busy() -> None:
     while True:
         await asyncio.sleep(0)
@@ -79,6 +88,7 @@ def _ping(writer: int, reader: int, awake: bool, blocks: int, per_block: int) ->
         await ends.each(WARM_UP - 1, write)
         await ends.each(1, partial(len))
         for _ in range(blocks):
+            await _pause(awake)
             begin = time.perf_counter_ns()
             os.write(writer, MESSAGE)
             await ends.each(per_block - 1, write)
