@@ -14,7 +14,7 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import uvloop
@@ -42,6 +42,13 @@ async def passes(gate: Gate) -> None:
 def sent(queue: upcall.Queue, count: int) -> None:
     for i in range(count):
         queue.send("order", arg1=i)
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    """One that takes a task's first step when the task is made."""
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    return loop
 
 
 # Tasks
@@ -471,6 +478,88 @@ def test_tasks_have_contexts_of_their_own(notes: Notes) -> None:
         sent(queue, 3)
         proc.drain(timeout=LONG_S)
     assert notes.read() == [[0]] * 3
+
+
+def test_the_first_step_does_not_wait_for_the_loops_next_round(loop: Any, notes: Notes) -> None:
+    """It is taken when the event is, by a task as any other."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    proc = Proc("box", vcores=1, loop=loop or asyncio.new_event_loop)
+    queue = proc.queue("orders")
+    tasks: list[Any] = []
+
+    async def later(ev: upcall.Event) -> None:
+        before = variable.get()
+        variable.set("set")
+        async with asyncio.timeout(LONG_S):
+            tasks.append(asyncio.current_task())
+            notes("step", tasks[-1].get_name(), tasks[-1].get_coro().cr_code.co_name)
+            await asyncio.sleep(0)
+        assert tasks[-1] is asyncio.current_task()
+        notes("end", len(set(map(id, tasks))), before, variable.get())
+
+    @proc.on("order")
+    def order(ev: upcall.Event) -> Any:
+        asyncio.get_running_loop().call_soon(notes, "round")
+        return later(ev)
+
+    with running(proc):
+        for _ in range(2):
+            queue.send("order")
+            proc.drain(timeout=LONG_S)
+        assert vcores("box")[0].errors == 0
+    name = f"box/vcore 0: {order.__qualname__}"
+    assert notes.read() == [
+        *(["step", name, "later"], ["round"], ["end", 1, "unset", "set"]),
+        *(["step", name, "later"], ["round"], ["end", 2, "unset", "set"]),
+    ]
+
+
+def test_a_program_that_cancels_all_tasks_cancels_none_that_has_no_event_yet(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.on("cancel")
+    def cancel(ev: upcall.Event) -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+            task.cancel()
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        await asyncio.sleep(0)
+        notes(ev.arg1)
+
+    with running(proc):
+        for i in range(5):
+            queue.send("cancel")
+            if i % 2:
+                proc.drain(timeout=LONG_S)
+            queue.send("order", arg1=i)
+            proc.drain(timeout=LONG_S)
+        assert (vcores("box")[0].handled, vcores("box")[0].errors) == (10, 0)
+    assert notes.read() == [[i] for i in range(5)]
+
+
+def test_a_loop_that_starts_tasks_at_once_runs_each_handler_once(
+    notes: Notes, lacks: Callable[[str], NoReturn]
+) -> None:
+    """A task may be over before it is known."""
+    if not hasattr(asyncio, "eager_task_factory"):
+        lacks("asyncio.eager_task_factory, of Python 3.12")
+    proc = Proc("box", vcores=1, loop=eager_loop)
+    queue = proc.queue("orders")
+
+    @proc.on("order")
+    async def order(ev: upcall.Event) -> None:
+        notes(ev.arg1)
+        if ev.arg1 % 2:
+            await asyncio.sleep(0)
+
+    with running(proc):
+        sent(queue, 20)
+        proc.drain(timeout=LONG_S)
+        assert (vcores("box")[0].handled, vcores("box")[0].errors) == (20, 0)
+    assert sorted(notes.read()) == [[i] for i in range(20)]
 
 
 def test_main_is_a_task_that_a_stop_cancels(loop: Any, notes: Notes) -> None:

@@ -22,6 +22,7 @@ from ..parlib.vcore cimport (
 )
 from .port cimport wait
 from .event cimport Event, EventBatch, fill_event, read_event
+from .hand cimport Hand
 
 cdef extern from "Python.h":
     bint PyCoro_CheckExact(object o)
@@ -33,12 +34,6 @@ cdef extern from "sched.h" nogil:
 
 cdef bint spin_in_turns(Seg s, uint64_t vcoreid, Watches watches, uint64_t n, uint64_t deadline) noexcept nogil
 
-@cython.final
-cdef class Hand:
-    cdef Cursor cur
-    cdef uint64_t where
-    cdef readonly object event
-
 cdef class Dispatcher(VCore):
     cdef readonly object names, report
     cdef dict handlers, batches, table, batch_table
@@ -47,9 +42,10 @@ cdef class Dispatcher(VCore):
     cdef object last_handler
     cdef Event spare
     cdef public object in_uthread_context, interrupted, start_task
+    cdef public Hand ready
     cdef public uint64_t max_tasks, blocked_ns
     cdef readonly uint64_t in_flight
-    cdef uint64_t until
+    cdef uint64_t until, look_on_until
     cdef Watches watches
     cdef Msg letter
     cdef list held

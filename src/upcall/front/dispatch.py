@@ -6,7 +6,7 @@ vcore context, and makes the slot DONE when the handler returns or raises. What 
 a fast one after FAST_STREAK short handlers, and slow again after a long one. Of the fast ones one handler in 16 is timed.
 
 A handler that returns an awaitable (an `async def`) goes on as a task of the host's event loop: its message stays TAKEN,
-in a `Hand`, until the task has ended, or is cancelled and the message put back.
+in a `Hand` (`hand`), until the task has ended, or is cancelled and the message put back.
 """
 
 import cython
@@ -17,10 +17,7 @@ TURN_NS = cython.declare(uint64_t, 1000)
 KEEP = object()
 """What a handler returns whose event somebody else will say `done_with` of."""
 ROUND_NS = cython.declare(uint64_t, 2000000)
-
-
-class Hand:
-    """What a task has in hand: `event`, which is an event, a batch, or a bit."""
+LOOK_ON_NS = cython.declare(uint64_t, 1000000)
 
 
 def spin_in_turns(s, vcoreid, watches, n, deadline):
@@ -42,8 +39,8 @@ class Dispatcher(VCore):
     `kept` as a dead letter or not; `report.no_room(event)` for a dead letter; `report.impostor(error)` ends a forked child
     that has returned from a handler; `report.blocked(event, handler, seconds)`: a handler has held up the loop.
 
-    With an event loop: `start_task(hand, awaitable, handler)` is the host's; at `max_tasks` the vcore is full; what holds up
-    the loop for `blocked_ns` is reported."""
+    With an event loop: `start_task(hand, awaitable)` is the host's; `ready` is the hand of a task that it has made for the
+    next event, if there is one; at `max_tasks` the vcore is full; what holds up the loop for `blocked_ns` is reported."""
 
     def __init__(self, s: Seg, vcoreid: uint64_t, names: object, report: object):
         VCore.__init__(self, s, vcoreid)
@@ -136,16 +133,23 @@ class Dispatcher(VCore):
 
     def keep(self, cur, where, queue, event, awaitable, handler):
         """The event stays in hand: its handler goes on as a task."""
-        hand: Hand = Hand.__new__(Hand)
+        hand: Hand = self.ready
+        if hand is None:
+            hand = Hand.__new__(Hand)
+        self.ready = None
+        hand.s = self.s
         hand.cur = cur
         hand.where = where
         hand.event = event
+        hand.handler = handler
+        hand.report = self.report
+        hand.blocked_ns = self.blocked_ns
         self.in_flight += 1
         if queue != 0:
             self.tasks.add(queue - 1)
         if self.in_flight >= self.max_tasks:
             now_full(self)
-        self.start_task(hand, awaitable, handler)
+        self.start_task(hand, awaitable)
         return 0
 
     def done_with(self, hand: Hand, again: bool) -> None:
@@ -181,8 +185,18 @@ class Dispatcher(VCore):
 
     def look(self) -> int:
         """One round of vcore context, no longer than the loop can do without us. Returns how much was handled."""
-        self.until = now_ns() + ROUND_NS
-        return work(self)
+        now: uint64_t = now_ns()
+        self.until = now + ROUND_NS
+        found: int64_t = work(self)
+        if found != 0:
+            self.look_on_until = now + LOOK_ON_NS
+        return found
+
+    def looks_on(self) -> bool:
+        """Whether to look with the loop's next round, too, though nothing was found, if there is one anyhow: only a while,
+        since much is done by who yields (`vcore_yield`); not without a core, and not while waiting for room."""
+        running: cython.bint = is_running(vc_state(ld64(self.s.mem, map_at(self.s, self.vcoreid))))
+        return running and len(self.held) == 0 and now_ns() < self.look_on_until
 
     def finish(self, cur, where, ev):
         """DONE, then the block: died in between, the scavenger finds a block of a dead owner whose slot lets it go."""
@@ -194,6 +208,10 @@ class Dispatcher(VCore):
     def bump(self, counter, by):
         at: uint64_t = self.vcpd + counter
         st64(self.s.mem, at, ld64(self.s.mem, at) + by)
+
+    def count(self, counter: int) -> None:
+        """One more of what the host counts."""
+        self.bump(counter, 1)
 
     def drop(self, cur, where, queue):
         """A slot that holds what no sender writes: done with, counted, reported."""

@@ -3,12 +3,9 @@ from typing import Any
 
 from ..kern.layout import Seg
 from ..parlib.vcore import VCore
+from .hand import Hand
 
 KEEP: object
-
-class Hand:
-    @property
-    def event(self) -> Any: ...
 
 class Dispatcher(VCore):
     names: Any
@@ -21,7 +18,8 @@ class Dispatcher(VCore):
     leaving: bool
     in_uthread_context: Callable[..., None]
     interrupted: Callable[[bool], None]
-    start_task: Callable[[Hand, Any, Any], object] | None
+    start_task: Callable[[Hand, Any], object] | None
+    ready: Hand | None
     max_tasks: int
     blocked_ns: int
     full: bool
@@ -36,6 +34,8 @@ class Dispatcher(VCore):
     def done_with(self, hand: Hand, again: bool) -> None: ...
     def failed(self, event: object, error: object) -> None: ...
     def look(self) -> int: ...
+    def looks_on(self) -> bool: ...
+    def count(self, counter: int) -> None: ...
     def idle(self) -> bool: ...
     def retry_held(self) -> bool: ...
     def holds(self) -> bool: ...

@@ -1,9 +1,13 @@
 """A vcore whose host runs an event loop: `async def` handlers are its tasks.
 
 `_turn`, a callback of the loop, is vcore context: it takes what waits and handles it; what goes on as a task keeps its
-message in hand. It comes again with the loop's next round as long as it finds something, between the steps of the tasks.
-When it finds nothing the vcore yields, as any does, and sleeps in the loop's poll (`parlib/poll`): a byte in its FIFO calls
-`_woken`. Tasks run with notifications off, as handlers do: nothing interrupts them.
+message in hand. It comes again with the loop's next round as long as it finds something, between the steps of the tasks, and
+a little longer if the loop is awake anyhow. Else the vcore yields, as any does, and sleeps in the loop's poll
+(`parlib/poll`): a byte in its FIFO calls `_woken`. Tasks run with notifications off, as handlers do: nothing interrupts
+them.
+
+A new task begins with the next round of the loop: as long again as all the rest that an event needs. So one is made before
+there is an event, and waits at a `Gate`; the first event of a turn opens it, and its handler's first step is taken at once.
 
 A vcore that is to end hosts nothing any more from that moment, so that others take its mail and its queues; its process
 stays until the tasks have ended. With "now" they are cancelled, and the events of those that end by that wait again.
@@ -15,14 +19,12 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import time
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sized
 from typing import Any
 
-from ..front.dispatch import Hand
+from ..front.hand import Hand
 from ..kern import const
-from ..kern.layout import vcpd_at
 from ..parlib import vcore as parlib
 from ..parlib.poll import come_back, sleep_in_poll
 from . import forks
@@ -31,6 +33,43 @@ from .worker import VCoreHost
 log = logging.getLogger("upcall")
 NO_ROOM_S = 1.0
 """A file system that was full tells nobody when it is not: so often a vcore that holds dead letters tries again."""
+
+
+class Gate:
+    """Where a task waits that was made before its event. All that asyncio asks of a future, but that `open` has the task go
+    on at once, inside of the callback that runs, and not with the loop's next round."""
+
+    def __init__(self, host: LoopHost, hand: Hand) -> None:
+        self.host, self.hand = host, hand
+        self.cancelled = False
+        self._asyncio_future_blocking = True
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """As a future's."""
+        return self.host.running
+
+    def add_done_callback(self, step: Callable[[Gate], None], *, context: contextvars.Context) -> None:
+        """The task waits: `step` takes its next step."""
+        self.step, self.context = step, context
+        self.host.dispatcher.ready = self.hand
+
+    def open(self) -> None:
+        """The task goes on."""
+        self.context.run(self.step, self)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The task is cancelled. False if it does not wait here."""
+        if self.host.dispatcher.ready is not self.hand:
+            return False
+        self.host.dispatcher.ready = None
+        self.cancelled = True
+        self.host.running.call_soon(self.step, self, context=self.context)
+        return True
+
+    def result(self) -> None:
+        """As a future's."""
+        if self.cancelled:
+            raise asyncio.CancelledError
 
 
 class LoopHost(VCoreHost):
@@ -43,7 +82,8 @@ class LoopHost(VCoreHost):
         dispatcher.start_task = self._start_task
         dispatcher.max_tasks = definition.max_concurrent
         dispatcher.blocked_ns = int(definition.slow_callback_ms * 1e6)
-        self.tasks: dict[asyncio.Task[None], Hand | None] = {}
+        self.tasks: dict[Hand, asyncio.Task[None]] = {}
+        self.prepared: asyncio.Task[None] | None = None
         self.mains: set[asyncio.Task[None]] = set()
         self.scheduled = self.parked = self.left = self.cancelling = False
 
@@ -65,6 +105,9 @@ class LoopHost(VCoreHost):
     async def _live(self) -> None:
         self.running = running = asyncio.get_running_loop()
         self.context = contextvars.copy_context()
+        # What asyncio's own loops are to call next: with something there they go round anyhow, and a look is cheaper than a
+        # byte. Other loops do not tell.
+        self.callbacks: Sized = getattr(running, "_ready", ())
         self.ended: asyncio.Future[None] = running.create_future()
         running.add_reader(self.fifo, self._woken)
         try:
@@ -72,13 +115,14 @@ class LoopHost(VCoreHost):
                 main = running.create_task(self._main(function))
                 self.mains.add(main)
                 main.add_done_callback(self.mains.discard)
+            self._prepare()
             self._again()
             while not self.ended.done():
                 await self._wait([self.ended])
             self.ended.result()
             self._cancel(self.mains)
             while self.tasks or self.mains:
-                await self._wait([*self.tasks, *self.mains])
+                await self._wait([*self.tasks.values(), *self.mains])
         finally:
             running.remove_reader(self.fifo)
 
@@ -121,7 +165,7 @@ class LoopHost(VCoreHost):
             if not come_back(dispatcher):
                 return
             self.parked = False
-            self._count(const.VCPD_WAKEUPS)
+            dispatcher.count(const.VCPD_WAKEUPS)
         stop = self.stopping()
         # Before the looks: of a call that has ended by now they find the event.
         calling = bool(stop or dispatcher.leaving) and self._calls_run()
@@ -133,14 +177,16 @@ class LoopHost(VCoreHost):
             elif not calling:
                 self._end()
         elif dispatcher.look() + self.run_threads() or dispatcher.retry_held() or (stop and self._look_once_more()):
+            if self.prepared is None:
+                self._prepare()
             self._again()
         elif stop and not self.tasks and not calling:
             self._end()
-        elif not parlib.vcore_yield(dispatcher):
+        elif (self.callbacks and dispatcher.looks_on()) or not parlib.vcore_yield(dispatcher):
             self._again()
         else:
             self.parked = True
-            self._count(const.VCPD_PARKS)
+            dispatcher.count(const.VCPD_PARKS)
             if dispatcher.holds():
                 self.running.call_later(NO_ROOM_S, self._again, context=self.context)
 
@@ -161,10 +207,6 @@ class LoopHost(VCoreHost):
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.running.call_soon_threadsafe(self._again)
 
-    def _count(self, counter: int) -> None:
-        at = vcpd_at(self.seg, self.vcoreid) + counter
-        self.segment.put_u64(at, self.segment.u64(at) + 1)
-
     def _end(self) -> None:
         """Takes no more; what is in hand ends, or is cancelled."""
         self.leave()
@@ -180,55 +222,48 @@ class LoopHost(VCoreHost):
 
     # ---- tasks -------------------------------------------------------------------------------------------------------
 
-    def _start_task(self, hand: Hand, awaitable: Any, handler: Any) -> None:
-        name = getattr(handler, "__qualname__", repr(handler))
-        task = self.running.create_task(self._handle(hand, awaitable, handler), name=f"{self.report.who}: {name}")
-        self.tasks[task] = hand
-        task.add_done_callback(self._ended)
+    def _prepare(self) -> None:
+        """Makes the task of the next event: it is there when the loop has been round."""
+        hand = Hand()
+        hand.host, hand.gate = self, Gate(self, hand)
+        self.prepared = self.running.create_task(hand, name=f"{self.report.who}: no event yet")
 
-    async def _handle(self, hand: Hand, awaitable: Any, handler: Any) -> None:
-        """A handler's task. Whatever it ends with, its event is done; if it ends because we cancelled it, the event waits
+    def _start_task(self, hand: Hand, awaitable: Any) -> None:
+        hand.steps = awaitable if isinstance(awaitable, types.CoroutineType) else _awaited(awaitable)
+        name = f"{self.report.who}: {getattr(hand.handler, '__qualname__', hand.handler)}"
+        task = self.prepared
+        if hand.gate is not None and task is not None:
+            task.set_name(name)
+            self.tasks[hand] = task
+            gate, hand.gate, self.prepared = hand.gate, None, None
+            gate.open()
+            return
+        hand.host = self
+        task = self.running.create_task(hand, name=name)
+        if not task.done():  # an eager loop may have run it
+            self.tasks[hand] = task
+
+    def task_over(self, hand: Hand, error: BaseException | None) -> None:
+        """A task's last step. Whatever it ends with, its event is done; if it ends because we cancelled it, the event waits
         again."""
-        again = False
-        task = asyncio.current_task()
-        assert task is not None
-
-        def check(seconds: float) -> None:
-            if seconds * 1e9 > self.dispatcher.blocked_ns:
-                self.report.blocked(hand.event, handler, seconds)
-
-        try:
-            await stepwise(awaitable, check, self.end_forked_child)
-        except GeneratorExit:
-            raise  # the loop is gone: so is this process, and the event is in dead hands
-        except asyncio.CancelledError as error:
-            again = self.cancelling
-            if not again:
-                self.dispatcher.failed(hand.event, error)
-        except BaseException as error:
-            self.dispatcher.failed(hand.event, error)
-        self.tasks[task] = None
-        self._done_with(hand, again)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        hand = self.tasks.pop(task)
-        if hand is not None:  # cancelled before its first step
-            if not self.cancelling:
-                self.dispatcher.failed(hand.event, asyncio.CancelledError())
-            self._done_with(hand, self.cancelling)
-        if self.stopping():
+        dispatcher = self.dispatcher
+        self.tasks.pop(hand, None)
+        again = self.cancelling and isinstance(error, asyncio.CancelledError)
+        if error is not None and not again:
+            dispatcher.failed(hand.event, error)
+        held_up = dispatcher.full or dispatcher.bit_task
+        dispatcher.done_with(hand, again)
+        if held_up or self.stopping():
             self._again()
 
-    def _done_with(self, hand: Hand, again: bool) -> None:
-        held_up = self.dispatcher.full or self.dispatcher.bit_task
-        self.dispatcher.done_with(hand, again)
-        if held_up:
-            self._again()
+    def task_unused(self, hand: Hand) -> None:
+        """The task of the next event was cancelled: by the end of the loop, or a program that cancels all."""
+        self.dispatcher.ready = self.prepared = None
 
     def _cancel_tasks(self) -> None:
         if not self.cancelling:
             self.cancelling = True
-            self._cancel(self.tasks)
+            self._cancel(self.tasks.values())
 
     def _cancel(self, tasks: Any) -> None:
         for task in list(tasks):
@@ -245,35 +280,3 @@ class LoopHost(VCoreHost):
 
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
-
-
-@types.coroutine
-def stepwise(
-    awaitable: Any, took: Callable[[float], None], check_child: Callable[[BaseException | None], None]
-) -> Generator[Any, Any, Any]:
-    """Awaits, and tells after each step how many seconds it took; and whether it was a forked child that came back."""
-    # Of other awaitables only `__await__` is known: what it returns need have no `send`, `throw` or `close`.
-    steps = awaitable if isinstance(awaitable, types.CoroutineType) else _awaited(awaitable)
-    go_on: Callable[[Any], Any] = steps.send
-    what: Any = None
-    while True:
-        start = time.perf_counter()
-        try:
-            waits_for = go_on(what)
-        except StopIteration as stop:
-            check_child(None)
-            return stop.value
-        except BaseException as error:
-            check_child(error)
-            raise
-        finally:
-            took(time.perf_counter() - start)
-        check_child(None)
-        try:
-            what = yield waits_for
-            go_on = steps.send
-        except GeneratorExit:
-            steps.close()
-            raise
-        except BaseException as error:
-            go_on, what = steps.throw, error

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Collection
 
 from ..errors import SegmentError
-from ..front.dispatch import KEEP, Hand
+from ..front.dispatch import KEEP
 from ..front.event import Event
+from ..front.hand import Hand
 from ..kern import const
 from ..parlib import vcore as parlib
 from ..parlib.poll import come_back, sleep_in_poll
@@ -118,7 +119,7 @@ class Receiver(VCoreHost):
         self.hands[id(event)] = hand
         return event
 
-    def _keep(self, hand: Hand, awaitable: object, handler: object) -> None:
+    def _keep(self, hand: Hand, awaitable: object) -> None:
         self.got = hand
 
     def in_uthread_context(self, function: object, *args: object) -> object:
