@@ -46,12 +46,12 @@ AGAIN: list[tuple[str, str, str, str]] = [
     (ARENA, "scavenge_small", "slot_holds(s, ld64(s.mem, at + BK_SLOT), reference(span, i))", "False"),
     (ARENA, "scavenge_span", "slot_holds(s, ld64(s.mem, at + SP_SLOT), reference(span, BLOCK_LARGE))", "False"),
     (MBOX, "turn_page", "after >> 32 != cur.gen", "False"),
-    (MBOX, "has_ready", "after >> 32 != gen", "False"),
+    (MBOX, "has_ready", "has_left(s, here, after)", "False"),
     (MBOX, "take", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
     (MBOX, "take", "cur.nskipped != 0", "False"),
     (MBOX, "take_like", "skipped_ready(s, cur)", "False"),
     (MBOX, "news", "ld64(s.mem, mbox_at(s, cur.mbox) + MB_RESCAN) != cur.rescan", "False"),
-    (RECOVER, "mail_waits", "here >> 32 != gen", "False"),
+    (RECOVER, "mail_waits", "has_left(s, here, after)", "False"),
     (VCORE, "poll_queue", "alert & 15 == ALERT_POLLED", "False"),
     (VCORE, "look_everywhere", "is_told(s, queue)", "False"),
     (PASSING, "pass_on", "startcore(s, v)", "True"),
@@ -196,7 +196,6 @@ WHY: dict[str, str] = {
     ),
     "parlib/mbox.py:put_done: str64(s.mem, at + SL_WORD, word(DONE, where >> 32, 0))": LATE,
     "parlib/mbox.py:recover_mbox: rmb()": ACQUIRED,
-    "parlib/mbox.py:has_ready: rmb()": ACQUIRED,
     "parlib/mbox.py:mbox_end: rmb()": ACQUIRED,
     "parlib/poll.py:now_full: mb()": FULL,
     "parlib/poll.py:no_longer_full: ld64(s.mem, vcpd + VCPD_HOST) == s.me": (
@@ -211,7 +210,6 @@ WHY: dict[str, str] = {
         "a flag that says DONE there has its indirection in a mailbox still, and that is announced, too"
     ),
     "parlib/recover.py:announce: str32(s.mem, vcpd_at(s, v) + VCPD_NOTIF_PENDING, 1)": EITHER,
-    "parlib/recover.py:mail_waits: rmb()": ACQUIRED,
     "parlib/vcore.py:handle_own: put_done(s, cur, cur.taken) before if ev_type == EV_EVENT": (
         "whoever settles the death announces every queue in which something waits, too; the order does without"
     ),

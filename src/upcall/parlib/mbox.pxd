@@ -7,7 +7,7 @@ from ..kern.const cimport (
     SLOT_SIZE, SL_QUEUE, SL_TYPE, SL_WORD, TAKEN, WALK_MAX
 )
 from ..kern.layout cimport Seg, dead_mbox, is_real, mbox_at, onward, page_at, place, word
-from ..kern.pages cimport link_page, name_is_dead, page_generation
+from ..kern.pages cimport has_left, link_page, name_is_dead, page_generation
 from ..kern.ucq cimport advance_head, count_open, empty_word, give_back, slot_at, slot_number, tell_mbox_room, tidy_mbox
 from ..machine.door cimport cas64, faa32, faa64, futex_wake, ld16, ld32, ld64, lda64, mb, rmb, st32, str64
 
@@ -51,7 +51,7 @@ cpdef uint64_t recover_page(Seg s, uint64_t here, uint64_t deaths) noexcept nogi
 cpdef uint64_t recover_mbox(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(i=uint64_t)
 cpdef bint has_bits(Seg s, uint64_t mbox) noexcept nogil
-@cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t, gen=uint64_t)
+@cython.locals(here=uint64_t, pages=uint64_t, at=uint64_t, i=uint64_t, w=uint64_t, after=uint64_t)
 cpdef bint has_ready(Seg s, uint64_t mbox) noexcept nogil
 @cython.locals(head=uint64_t, page=uint64_t, i=uint64_t, w=uint64_t)
 cpdef bint waiting_in(Seg s, uint64_t mbox, uint64_t upto) noexcept nogil

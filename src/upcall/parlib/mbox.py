@@ -51,7 +51,7 @@ if not cython.compiled:
         WALK_MAX,
     )
     from ..kern.layout import Seg, dead_mbox, is_real, mbox_at, onward, page_at, place, word
-    from ..kern.pages import link_page, name_is_dead, page_generation
+    from ..kern.pages import has_left, link_page, name_is_dead, page_generation
     from ..kern.ucq import (
         advance_head,
         count_open,
@@ -438,13 +438,8 @@ def has_ready(s: Seg, mbox: int) -> bool:
                 return False
             i = i + 1
         after = onward(lda64(s.mem, at + PG_NEXT))
-        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
         pages = pages + 1
-        gen = here >> 32
-        # An empty link of another generation: the page was retired and claimed in vain, as in `turn_page`.
-        if page_generation(s, here & PAGE_MASK) != gen or ((after & PAGE_MASK) == 0 and (after >> 32) != gen):
-            return True
-        if pages > WALK_MAX:
+        if has_left(s, here, after) or pages > WALK_MAX:
             return True
         here = after
     return False

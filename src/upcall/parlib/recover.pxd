@@ -11,7 +11,7 @@ from ..kern.event cimport (
     get_vcpd_mbox_priv, get_vcpd_mbox_pub, send_indir, send_kernel_event, set_bit, spam_public_msg
 )
 from ..kern.layout cimport Seg, dead_mbox, evq_at, is_real, map_at, mbox_at, onward, page_at, vcpd_at
-from ..kern.pages cimport name_is_dead, page_generation
+from ..kern.pages cimport has_left, name_is_dead
 from ..kern.proc cimport proc_wait, startcore, take_core, vc_next, vc_state
 from ..kern.ucq cimport empty_word
 from ..machine.door cimport cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st32, st64, str32, u64
@@ -39,5 +39,6 @@ cpdef bint preempt_vcore(Seg s, uint64_t vcoreid) noexcept nogil
 cpdef void announce(Seg s) noexcept nogil
 @cython.locals(ev_type=uint64_t)
 cpdef bint is_news(Seg s, uint64_t at) noexcept nogil
-@cython.locals(bits=uint64_t, i=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, at=uint64_t, w=uint64_t)
+@cython.locals(bits=uint64_t, i=uint64_t, here=uint64_t, pages=uint64_t, page=uint64_t, gen=uint64_t, at=uint64_t,
+               w=uint64_t, after=uint64_t)
 cpdef bint mail_waits(Seg s, uint64_t mbox) noexcept nogil

@@ -59,7 +59,7 @@ if not cython.compiled:
         spam_public_msg,
     )
     from ..kern.layout import Seg, dead_mbox, evq_at, is_real, map_at, mbox_at, onward, page_at, vcpd_at
-    from ..kern.pages import name_is_dead, page_generation
+    from ..kern.pages import has_left, name_is_dead
     from ..kern.proc import proc_wait, startcore, take_core, vc_next, vc_state
     from ..kern.ucq import empty_word
     from ..machine.door import cas64, fand32, interrupt, ld16, ld32, ld64, lda64, low32, mb, rmb, st32, st64, str32, u64
@@ -272,11 +272,10 @@ def mail_waits(s: Seg, mbox: int) -> bool:
             if (w & 15) != DONE and ((w & 15) == CLAIMED or not is_news(s, at)):
                 return True
             i = i + 1
-        here = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
-        rmb()  # the link before the word: unchanged, the link belongs to this chain (pairs with `claim_page`)
-        # Recycled meanwhile, whatever its slots have shown: those of a later generation are never EMPTY in this one. Or
-        # retired, then claimed in vain: it has our generation again and an empty link of the next one, as in `turn_page`.
-        if page_generation(s, page) != gen or ((here & PAGE_MASK) == 0 and (here >> 32) != gen):
+        after = onward(lda64(s.mem, page_at(s, page) + PG_NEXT))
+        # Whatever its slots have shown: those of a later generation are never EMPTY in this one.
+        if has_left(s, here, after):
             return True
+        here = after
         pages = pages + 1
     return False
