@@ -54,6 +54,26 @@ def eager_loop() -> asyncio.AbstractEventLoop:
 # Tasks
 
 
+def test_a_loop_that_is_awake_anyhow_yields_when_nothing_comes_any_more(loop: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, loop=loop)
+    queue = proc.queue("orders")
+
+    @proc.main
+    async def busy() -> None:
+        while True:
+            await asyncio.sleep(0)
+
+    @proc.on("order")
+    async def handler(ev: upcall.Event) -> None:
+        notes(ev.arg1)
+
+    with running(proc):
+        before = until(lambda: vcores("box")[0].parks, "a vcore that has yielded")
+        sent(queue, 1)
+        notes.wait(1)
+        until(lambda: vcores("box")[0].parks > before, "one that yields again")
+
+
 def test_handlers_run_at_the_same_time(loop: Any, notes: Notes) -> None:
     proc = Proc("box", vcores=1, loop=loop)
     queue = proc.queue("orders")
