@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import pytest
 
-from procs import Gate, Notes
+from procs import Gate, Notes, nobody_stays
 from protocol import StepLife
 from upcall.check import interp
 
@@ -66,6 +66,13 @@ def nothing_left(upcall_dir: Path) -> Iterator[None]:
     if left or stray:
         names = sorted(str(path.relative_to(upcall_dir)) for path in stray)
         pytest.fail(f"left behind: processes {left or 'none'}, files {names or 'none'}", pytrace=False)
+
+
+@pytest.fixture
+def nobody_left() -> Iterator[None]:
+    """For the tests of a process `box` whose supervisor may die: its workers carry on then, and none may outlive a test."""
+    yield
+    nobody_stays("box")
 
 
 def _files(folder: Path) -> set[Path]:

@@ -151,6 +151,16 @@ def discard(name: str) -> None:
     shutil.rmtree(folder() / name, ignore_errors=True)
 
 
+def nobody_stays(name: str) -> None:
+    """Ends a process that a test may have left, its workers, too, which carry on without a supervisor."""
+    if (folder() / name).exists():
+        pid = inspect.snapshot(name).pid
+        if pid and pid != os.getpid():
+            os.kill(pid, signal.SIGKILL)
+        kill_workers(name)
+        discard(name)
+
+
 def left(name: str) -> int:
     """How many events wait in what a stopped process has left."""
     return inspect.snapshot(name).waiting
@@ -159,6 +169,11 @@ def left(name: str) -> int:
 def vcore_info(name: str) -> dict[int, Any]:
     """The process's vcores as the segment shows them, by id."""
     return {vcore.id: vcore for vcore in inspect.snapshot(name).vcores}
+
+
+def pids(name: str = "box") -> dict[int, int]:
+    """Living workers of a process by vcore."""
+    return {v: vcore.pid for v, vcore in vcore_info(name).items() if vcore.alive and vcore.pid}
 
 
 def forked(function: Callable[[], object]) -> int:

@@ -99,6 +99,15 @@ class Bench:
     def alert(self, queue: int = 0) -> int:
         return self.get(self.layout.evq_at(self.at, queue) + const.EVQ_ALERT)
 
+    def consume(self, seg: Any, mbox: int) -> list[int]:
+        """Takes all of a mailbox and moves its head; arg1 of each."""
+        cur, found = self.mbox.Cursor(mbox), []
+        while at := self.mbox.take(seg, cur):
+            found.append(self.get(at + const.SL_ARG1, 2))
+            self.mbox.put_done(seg, cur, cur.taken)
+        self.ucq.advance_head(seg, mbox)
+        return found
+
     def counter(self, seg: Any, counter: int) -> int:
         return self.get(self.layout.slot_record_at(self.at, seg.my_slot) + counter)
 

@@ -24,12 +24,11 @@ from procs import (
     Words,
     abandon,
     bereave,
-    discard,
     ended,
     forked,
-    kill_workers,
     left,
     log_to,
+    pids,
     running,
     until,
 )
@@ -40,17 +39,7 @@ from upcall.host.segment import folder
 from upcall.host.stopping import ask, stop
 from upcall.host.worker import worker_process
 
-
-@pytest.fixture(autouse=True)
-def nobody_left() -> Iterator[None]:
-    """Workers carry on without a supervisor, whatever a test does: none may outlive it."""
-    yield
-    if (folder() / "box").exists():
-        pid = inspect.snapshot("box").pid
-        if pid and pid != os.getpid():
-            os.kill(pid, signal.SIGKILL)
-        kill_workers("box")
-        discard("box")
+pytestmark = pytest.mark.usefixtures("nobody_left")
 
 
 @pytest.fixture
@@ -64,11 +53,6 @@ def define(handler: Callable[[Any], object], vcores: int = 3, **options: Any) ->
     proc.queue("orders")
     proc.on("order")(handler)
     return proc
-
-
-def pids() -> dict[int, int]:
-    """Living workers by vcore."""
-    return {v: vcore.pid for v, vcore in vcores("box").items() if vcore.alive and vcore.pid}
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

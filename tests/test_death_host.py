@@ -20,12 +20,11 @@ from procs import (
     Words,
     abandon,
     bereave,
-    discard,
     ended,
     forked,
-    kill_workers,
     left,
     log_to,
+    pids,
     program,
     running,
     until,
@@ -43,16 +42,7 @@ def log(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(autouse=True)
-def nobody_left() -> Iterator[None]:
-    """Workers carry on without a supervisor, whatever a test does: none may outlive it."""
-    yield
-    if (folder() / "box").exists():
-        pid = inspect.snapshot("box").pid
-        if pid and pid != os.getpid():
-            os.kill(pid, signal.SIGKILL)
-        kill_workers("box")
-        discard("box")
+pytestmark = pytest.mark.usefixtures("nobody_left")
 
 
 def define(handler: Callable[[Any], object], vcores: int = 3, **options: Any) -> Proc:
@@ -67,11 +57,6 @@ def send(*numbers: int) -> None:
     with upcall.connect("box") as remote:
         for number in numbers:
             remote.queue("orders").send("order", arg1=number)
-
-
-def pids() -> dict[int, int]:
-    """Living workers by vcore."""
-    return {v: vcore.pid for v, vcore in vcores("box").items() if vcore.alive and vcore.pid}
 
 
 def drained() -> None:

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from procs import LONG_S, discard, kill_workers, until
-from procs import vcore_info as vcores
+from procs import LONG_S, nobody_stays, pids, until
 from upcall import inspect
 from upcall.host.segment import folder
 
@@ -30,19 +29,6 @@ def nobody_left() -> Iterator[None]:
     nobody_stays("chat")
     nobody_stays("log-analyser")
     nobody_stays("sources")
-
-
-def nobody_stays(name: str) -> None:
-    if (folder() / name).exists():
-        supervisor = inspect.snapshot(name).pid
-        if supervisor:
-            os.kill(supervisor, signal.SIGKILL)
-        kill_workers(name)
-        discard(name)
-
-
-def pids(name: str) -> dict[int, int]:
-    return {v: vcore.pid for v, vcore in vcores(name).items() if vcore.alive and vcore.pid}
 
 
 class Guest:

@@ -42,16 +42,6 @@ def fill(bench: Bench, seg: Any, pages: int) -> None:
         assert bench.ucq.send_ucq_msg(seg, BOX, bench.message(i)) == const.OK
 
 
-def consume(bench: Bench, seg: Any) -> list[int]:
-    """Takes all of the mailbox; arg1 of each."""
-    cur, found = bench.mbox.Cursor(BOX), []
-    while at := bench.mbox.take(seg, cur):
-        found.append(bench.get(at + const.SL_ARG1, 2))
-        bench.mbox.put_done(seg, cur, cur.taken)
-    bench.ucq.advance_head(seg, BOX)
-    return found
-
-
 def syscalls(bench: Bench, seg: Any) -> int:
     return bench.counter(seg, const.AS_SYSCALLS)
 
@@ -66,7 +56,7 @@ def test_each_actor_asks_for_memory_once_for_each_chunk_and_never_again(bench: B
     sender, taker = bench.actor(), bench.actor()
     for _ in range(3):
         fill(bench, sender, 40)
-        assert consume(bench, taker) == list(range(160))
+        assert bench.consume(taker, BOX) == list(range(160))
         assert (sender.real_pages, taker.real_pages) == (64, 64)
         assert (syscalls(bench, sender), syscalls(bench, taker)) == (2, 2)
 
@@ -74,7 +64,7 @@ def test_each_actor_asks_for_memory_once_for_each_chunk_and_never_again(bench: B
 def test_an_actor_that_comes_late_asks_for_all_before_in_one_call(bench: Bench) -> None:
     sender, late = bench.actor(), bench.actor()
     fill(bench, sender, 99)
-    assert consume(bench, sender)
+    assert bench.consume(sender, BOX)
     fill(bench, late, 1)
     assert syscalls(bench, late) == 1
 
@@ -109,7 +99,7 @@ def test_what_is_real_is_used_though_the_segment_says_less(bench: Bench) -> None
     fill(bench, sender, 40)
     bench.set(bench.at.procinfo + const.PI_PAGES_REAL, 0)
     assert bench.ucq.send_ucq_msg(bench.actor(), BOX, bench.message(160)) == const.OK
-    assert consume(bench, taker) == list(range(161))
+    assert bench.consume(taker, BOX) == list(range(161))
 
 
 def test_a_view_without_a_name_counts_nothing(bench: Bench) -> None:
@@ -135,7 +125,7 @@ def test_an_access_to_a_hole_is_an_error_of_the_test(holed: Bench) -> None:
 def test_what_was_made_real_before_is_used_by_those_who_come_when_there_is_no_room(holed: Bench) -> None:
     late = holed.actor()
     assert holed.ucq.send_ucq_msg(late, BOX, holed.message(32)) == const.OK
-    assert consume(holed, holed.actor()) == list(range(33))
+    assert holed.consume(holed.actor(), BOX) == list(range(33))
     assert holed.arena.alloc_block(late, 600)
 
 
@@ -182,7 +172,7 @@ def test_a_mailbox_that_leads_into_a_hole_ends_there(holed: Bench, where: str, p
         holed.set(box + (const.MB_HEAD if where == "head" else const.MB_TAIL), hole)
     status = ucq.send_ucq_msg(seg, BOX, holed.message(32))
     assert status == {"head": const.OK, "tail": const.OK, "link": const.FULL}[where]
-    assert consume(holed, holed.actor()) == {"head": [], "tail": list(range(33)), "link": list(range(32))}[where]
+    assert holed.consume(holed.actor(), BOX) == {"head": [], "tail": list(range(33)), "link": list(range(32))}[where]
     # Whoever else walks over a mailbox, or over the pool.
     for _ in range(2):
         ucq.mbox_depth(seg, BOX)

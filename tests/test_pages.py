@@ -20,16 +20,6 @@ def fill(bench: Bench, seg: Any, mbox: int, count: int) -> None:
         assert bench.ucq.send_ucq_msg(seg, mbox, bench.message(i)) == const.OK
 
 
-def consume(bench: Bench, seg: Any, mbox: int) -> list[int]:
-    """Takes all of a mailbox and moves its head; arg1 of each."""
-    cur, found = bench.mbox.Cursor(mbox), []
-    while at := bench.mbox.take(seg, cur):
-        found.append(bench.get(at + const.SL_ARG1, 2))
-        bench.mbox.put_done(seg, cur, cur.taken)
-    bench.ucq.advance_head(seg, mbox)
-    return found
-
-
 def test_no_page_is_real_before_it_is_needed(bench: Bench) -> None:
     assert bench.get(bench.at.procinfo + const.PI_PAGES_REAL) == 0
 
@@ -113,7 +103,7 @@ def test_generation_wraps_and_the_page_is_usable(bench: Bench) -> None:
     fill(bench, seg, 3, 4)
     assert bench.chain(3) == [page]
     assert bench.pages.page_generation(seg, page) == 0
-    assert consume(bench, seg, 3) == [0, 1, 2, 3]
+    assert bench.consume(seg, 3) == [0, 1, 2, 3]
 
 
 def test_pool_grows_by_chunks(life: Any) -> None:
@@ -295,12 +285,12 @@ def test_claimer_may_die_at_any_access(step_life: StepLife) -> None:
 
         def life_of_a_page(bench: Bench = bench, seg: Any = seg) -> None:
             fill(bench, seg, 1, 9)
-            consume(bench, seg, 1)
+            bench.consume(seg, 1)
 
         died = step_life.dies(n, life_of_a_page)
         bench.kill(seg)
         bench.mbox.recover_mbox(other, 1)
-        consume(bench, other, 1)
+        bench.consume(other, 1)
         bench.pages.scavenge_pages(other)
         assert not bench.pages_lost(), f"dead before access {n}"
         if not died:
@@ -322,7 +312,7 @@ def test_page_that_was_never_linked_is_not_lost_at_any_interleaving(step_life: S
         bench.kill(seg)
 
         def meanwhile(bench: Bench = bench, third: Any = third) -> None:
-            consume(bench, third, 0)
+            bench.consume(third, 0)
             fill(bench, third, 5, 9)
 
         more = step_life.interrupted(

@@ -14,41 +14,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import upcall
-from procs import Gate, Notes, abandon, bereave, discard, ended, forked, kill_workers, output, program, running, until
-from procs import vcore_info as vcores
+from procs import (
+    Gate,
+    Notes,
+    abandon,
+    bereave,
+    ended,
+    forked,
+    output,
+    pids,
+    program,
+    running,
+    until,
+)
 from upcall import EventFlag, EventType, Proc, Ready, inspect
 from upcall.host.segment import folder
 from upcall.kern import const
 
-
-@pytest.fixture(autouse=True)
-def nobody_left() -> Iterator[None]:
-    """Workers carry on without a supervisor, whatever a test does: none may outlive it."""
-    yield
-    if (folder() / "box").exists():
-        pid = inspect.snapshot("box").pid
-        if pid and pid != os.getpid():
-            os.kill(pid, signal.SIGKILL)
-        kill_workers("box")
-        discard("box")
+pytestmark = pytest.mark.usefixtures("nobody_left")
 
 
 def define(vcores: int = 2, **options: Any) -> Proc:
     proc = Proc("box", vcores=vcores, **options)
     proc.queue("in")
     return proc
-
-
-def pids() -> dict[int, int]:
-    """Living workers by vcore."""
-    return {v: vcore.pid for v, vcore in vcores("box").items() if vcore.alive and vcore.pid}
 
 
 def kill(pid: int) -> None:

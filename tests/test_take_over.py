@@ -17,10 +17,10 @@ from procs import (
     Gate,
     Notes,
     bereave,
-    discard,
     ended,
     kill_workers,
     left,
+    pids,
     running,
     until,
 )
@@ -29,22 +29,7 @@ from upcall import EventFlag, Proc, inspect
 from upcall.host.segment import Segment, folder, open_segment
 from upcall.host.supervisor import Control, worker_process
 
-
-@pytest.fixture(autouse=True)
-def nobody_left() -> Iterator[None]:
-    """Workers carry on without a supervisor, whatever a test does: none may outlive it."""
-    yield
-    if (folder() / "box").exists():
-        pid = inspect.snapshot("box").pid
-        if pid and pid != os.getpid():
-            os.kill(pid, signal.SIGKILL)
-        kill_workers("box")
-        discard("box")
-
-
-def pids() -> dict[int, int]:
-    """Living workers by vcore."""
-    return {v: vcore.pid for v, vcore in vcores("box").items() if vcore.alive and vcore.pid}
+pytestmark = pytest.mark.usefixtures("nobody_left")
 
 
 def is_stopped(pid: int) -> bool:
