@@ -13,13 +13,15 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from procs import Gate, Notes, nobody_stays
 from protocol import StepLife
 from upcall.check import interp
+from upcall.host.segment import Segment, open_segment
+from upcall.host.worker import worker_process
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_S = 2.0
@@ -197,3 +199,27 @@ def gate() -> Iterator[Gate]:
     found = Gate()
     yield found
     found.close()
+
+
+@pytest.fixture
+def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file; where it says so, workers stop themselves at that moment of their start."""
+    moment = tmp_path / "moment"
+    moment.write_text("")
+
+    def stop_at(where: str) -> None:
+        if moment.read_text() == where:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def process(*arguments: Any) -> int:
+        stop_at("fork")
+        return worker_process(*arguments)
+
+    def opened(name: str) -> Segment:
+        segment = open_segment(name)
+        stop_at("open")
+        return segment
+
+    monkeypatch.setattr("upcall.host.supervisor.worker_process", process)
+    monkeypatch.setattr("upcall.host.worker.open_segment", opened)
+    return moment

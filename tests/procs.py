@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -242,3 +243,52 @@ def log_to(path: Path) -> Iterator[Path]:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):  # a child that has ended since it was listed
+        return False
+
+
+def go_on(pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+
+
+def stopped_child(proc: upcall.Proc) -> int:
+    """The worker that has stopped itself."""
+    children = Path(f"/proc/{proc._running.pid}/task/{proc._running.pid}/children")
+    return int(until(lambda: next((p for p in map(int, children.read_text().split()) if is_stopped(p)), 0)))
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "upcall.cli", *arguments], capture_output=True, text=True, timeout=LONG_S,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+class Later(threading.Thread):
+    """Something that takes its time, in a thread; `result` waits for what it returned or raises what it raised."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__(daemon=True)
+        self.function = function
+        self.error: BaseException | None = None
+        self.value: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.value = self.function()
+        except BaseException as error:
+            self.error = error
+
+    def result(self) -> Any:
+        self.join(LONG_S)
+        assert not self.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.value

@@ -7,9 +7,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,12 @@ import upcall
 from procs import (
     LONG_S,
     Gate,
+    Later,
     Notes,
     Words,
     abandon,
     bereave,
+    command,
     ended,
     forked,
     left,
@@ -53,38 +52,6 @@ def define(handler: Callable[[Any], object], vcores: int = 3, **options: Any) ->
     proc.queue("orders")
     proc.on("order")(handler)
     return proc
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "upcall.cli", *arguments], capture_output=True, text=True, timeout=LONG_S,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-
-
-class Later(threading.Thread):
-    """Something that takes its time, in a thread; `result` waits for what it returned or raises what it raised."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__(daemon=True)
-        self.function = function
-        self.error: BaseException | None = None
-        self.value: Any = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self.value = self.function()
-        except BaseException as error:
-            self.error = error
-
-    def result(self) -> Any:
-        self.join(LONG_S)
-        assert not self.is_alive()
-        if self.error is not None:
-            raise self.error
-        return self.value
 
 
 def quiet(line: dict[str, Any]) -> None:

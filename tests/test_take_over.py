@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,21 @@ from procs import (
     Notes,
     bereave,
     ended,
+    go_on,
+    is_stopped,
     kill_workers,
     left,
     pids,
     running,
+    stopped_child,
     until,
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, Proc, inspect
-from upcall.host.segment import Segment, folder, open_segment
-from upcall.host.supervisor import Control, worker_process
+from upcall.host.segment import folder
+from upcall.host.supervisor import Control
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
-
-
-def is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (FileNotFoundError, ProcessLookupError):  # a child that has ended since it was listed
-        return False
-
-
-def go_on(pid: int) -> None:
-    os.kill(pid, signal.SIGCONT)
 
 
 # What a dead worker had in hand
@@ -180,30 +171,6 @@ def more(notes: Notes, count: int, **options: Any) -> Proc:
     return proc
 
 
-@pytest.fixture
-def late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file; where it says so, workers stop themselves at that moment of their start."""
-    moment = tmp_path / "moment"
-    moment.write_text("")
-
-    def stop_at(where: str) -> None:
-        if moment.read_text() == where:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    def process(*arguments: Any) -> int:
-        stop_at("fork")
-        return worker_process(*arguments)
-
-    def opened(name: str) -> Segment:
-        segment = open_segment(name)
-        stop_at("open")
-        return segment
-
-    monkeypatch.setattr("upcall.host.supervisor.worker_process", process)
-    monkeypatch.setattr("upcall.host.worker.open_segment", opened)
-    return moment
-
-
 def late_worker(proc: Proc, vcore: int, late: Path, where: str) -> int:
     """A worker for a vcore, stopped while it starts, whose supervisor is killed then."""
     late.write_text(where)
@@ -212,12 +179,6 @@ def late_worker(proc: Proc, vcore: int, late: Path, where: str) -> int:
     bereave(proc)
     late.write_text("")
     return found
-
-
-def stopped_child(proc: Proc) -> int:
-    """The worker that has stopped itself."""
-    children = Path(f"/proc/{proc._running.pid}/task/{proc._running.pid}/children")
-    return int(until(lambda: next((p for p in map(int, children.read_text().split()) if is_stopped(p)), 0)))
 
 
 @pytest.mark.parametrize("where", ["fork", "open"])

@@ -61,6 +61,7 @@ def text(value: object) -> str:
 
 
 def progress(line: dict[str, Any]) -> None:
-    """A line of what a supervisor does meanwhile, on stderr."""
-    pid = f" (pid {line['pid']})" if line.get("pid") else ""
-    click.echo(f"vcore {line['vcore']}{pid} {line['says']}", err=True)
+    """A line of what happens meanwhile, on stderr."""
+    from ..host.stopping import called
+
+    click.echo(f"{called(line)} {line['says']}", err=True)

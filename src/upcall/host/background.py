@@ -15,11 +15,12 @@ from typing import Any, BinaryIO, Literal
 from ..errors import NameInUse, NoSuchProcess, SegmentError, UpcallError
 from ..kern import const
 from .definition import Program
+from .forks import run_child
 from .linux import reap
 from .settle import has_ended, wait_for_end
 from .stopping import stop_workers
 from .stops import StopSignals, held, let_in
-from .supervisor import Starter, Supervisor, in_child
+from .supervisor import Starter, Supervisor
 from .worker import describe_exit
 
 log = logging.getLogger("upcall")
@@ -92,7 +93,7 @@ class Background:
 
         self.pid = os.fork()
         if self.pid == 0:
-            in_child(stop_them)
+            run_child(stop_them)
         self.pidfd = os.pidfd_open(self.pid)
         self.stopper = True
 
@@ -102,7 +103,7 @@ def fork_supervisor(proc: Program, starter: Starter, pipe: BinaryIO, kind: type[
     pid = os.fork()
     if pid == 0:
         pipe.close()
-        in_child(lambda: supervise(proc, starter, kind))
+        run_child(lambda: supervise(proc, starter, kind))
     return pid
 
 

@@ -65,6 +65,11 @@ class Changes:
                     return
                 self.say(line)
 
+    def tell(self, line: Line) -> None:
+        """Something that has happened to a change, for whoever asked for it."""
+        if self.change is not None:
+            self.say(line)
+
     def _end(self, line: Line) -> None:
         say, self.change, self.say = self.say, None, log.debug
         say(line)

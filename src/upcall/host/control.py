@@ -140,10 +140,10 @@ class Control:
             self.of.selector.unregister(client.link)
             client.link.close()
 
-    def tell_stopping(self, vcoreid: int) -> None:
-        """One more worker has ended, in a stop."""
+    def tell_stopping(self, line: Line) -> None:
+        """What happens in a stop."""
         for client in self.stopping:
-            self._send(client, {"vcore": vcoreid, "says": "ended"})
+            self._send(client, line)
 
     def close(self) -> None:
         """No more requests; those who wait for a stop still hear of its end. While the segment is attended: its folder is

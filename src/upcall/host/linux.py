@@ -122,6 +122,20 @@ def parent_of(pid: int) -> int:
         return 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped (SIGSTOP, job control), or is traced and stands still."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def how_to_go_on(pid: int) -> str:
+    """What there is to be done about a process that is stopped, for people."""
+    return f"is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it"
+
+
 def reap(pid: int) -> int | None:
     """Waits for a child to end, and lets its pid go: its wait status; None if the program has taken that (SIGCHLD is
     ignored, or somebody waits for any child)."""

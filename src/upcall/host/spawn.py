@@ -83,6 +83,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from .supervisor import in_child
+    from .forks import run_child
 
-    in_child(main)
+    run_child(main)

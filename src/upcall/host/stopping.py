@@ -7,23 +7,24 @@ import json
 import os
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from .. import errors
 from ..errors import NoSuchProcess, UpcallError
 from ..kern import const
 from ..kern.layout import Seg
 from .changes import Line
-from .control import address, stopped
+from .control import LINE_MAX, address, stopped
+from .linux import how_to_go_on, is_stopped
 from .owner import attend, finish, left_over, nudge, publish, tell_to_stop
 from .segment import Segment, folder, is_in_place, make_fifos, open_segment
 from .settle import Host, host_name, open_host, pid_of, settle
 from .slots import PATIENCE_S
 
 TELL_S, TELL_MAX_S = 0.05, 1.0
-"""When to tell those that stop once more, as the supervisor does."""
+"""When to tell those that stop once more, and when to look whether one is stopped, as the supervisor does."""
 Say = Callable[[Line], object]
 KINDS: dict[str, type[Exception]] = {name: getattr(errors, name) for name in errors.__all__} | {
     "ValueError": ValueError
@@ -37,7 +38,9 @@ def ask(name: str, request: Line, say: Say, timeout: float | None = None) -> Lin
     seconds: what was asked for goes on. Other errors are the supervisor's own."""
     end = None if timeout is None else time.monotonic() + timeout
     link = _connect(name)
-    if link is None:
+    if not isinstance(link, socket.socket):
+        if link:
+            raise UpcallError(f"pid {link} stops {name!r} just now")
         raise UpcallError(
             f"nobody supervises {name!r}: start it again (upcall run), which takes over the workers that live, or stop it"
         )
@@ -53,30 +56,37 @@ def stop(name: str, how: str | None, say: Say, timeout: float | None = None) -> 
     """Stops a process, as its definition says or as `how` does ("drain", "now"), whether it has a supervisor or not.
     NoSuchProcess; TimeoutError past `timeout` seconds: it goes on stopping."""
     end = None if timeout is None else time.monotonic() + timeout
-    asked = False
+    told = False
+    open_segment(name).close()
     while True:
+        done = None
         try:
-            link = _connect(name)
-            done = None if link is not None else stop_workers(name, how or "drain", say, _left(end))
+            link = _connect(name, end)
+            if link is None:
+                done = stop_workers(name, how or "drain", say, _left(end))
         except NoSuchProcess:
-            if not asked:
-                raise
-            return stopped(True, "")  # the supervisor that we asked ended before it could say so
+            return stopped(True, "")  # it was there: who stops it has ended, and could not or would not say so
         if done is not None:
             return done
-        if link is not None:
-            asked = True
+        if isinstance(link, socket.socket):
             with contextlib.suppress(ConnectionError):
                 return _talk(link, name, {"do": "stop", "stop": how}, say, end)
+        elif link:
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError(f"process {name!r} still stops: pid {link} is about it")
+            if not told:
+                say({"pid": link, "says": "stops it already: waiting for that"})
+            told = True
 
 
 def _left(end: float | None) -> float | None:
     return None if end is None else max(0.0, end - time.monotonic())
 
 
-def _connect(name: str) -> socket.socket | None:
-    """A connection to the supervisor; None if there is none. UpcallError if there is one that does not listen."""
-    patience = time.monotonic() + PATIENCE_S
+def _connect(name: str, end: float | None = None) -> socket.socket | int | None:
+    """A connection to the supervisor; None if there is none; the pid of one that stops the process and listens to nobody.
+    UpcallError if there is another one that does not listen."""
+    begin = time.monotonic()
     while True:
         segment = open_segment(name)
         try:
@@ -87,6 +97,7 @@ def _connect(name: str) -> socket.socket | None:
                 return link
             pid = pid_of(segment, segment.u64(segment.seg.procinfo + const.PI_SUPERVISOR))
             hosts = [pid_of(segment, host_name(segment, v)) for v in range(segment.geometry.max_vcores)]
+            stops = segment.u32(segment.seg.procinfo + const.PI_STOP)
         finally:
             segment.close()
         if pid and pid in hosts:
@@ -94,8 +105,13 @@ def _connect(name: str) -> socket.socket | None:
                 f"the vcores of {name!r} are threads of pid {pid}, without a supervisor: ask that program"
             )
         # It starts, or ends, or stops workers that it has not started: it will listen, or be gone.
-        if time.monotonic() > patience:
-            raise UpcallError(f"pid {pid}, which attends {name!r}, does not listen: is it stopped?")
+        waited = time.monotonic() - begin
+        if waited > TELL_MAX_S and is_stopped(pid):
+            raise UpcallError(f"pid {pid}, which attends {name!r}, {how_to_go_on(pid)}")
+        if stops and (waited > TELL_MAX_S or _left(end) == 0):
+            return pid
+        if waited > PATIENCE_S:
+            raise UpcallError(f"pid {pid}, which attends {name!r}, does not listen")
         time.sleep(0.01)
 
 
@@ -118,24 +134,57 @@ def _dial(segment: Segment) -> socket.socket | None:
 
 
 def _talk(link: socket.socket, name: str, request: Line, say: Say, end: float | None) -> Line:
-    with link, link.makefile("rwb") as lines:
-        try:
-            link.settimeout(_left(end))
-            lines.write(json.dumps(request).encode() + b"\n")
-            lines.flush()
-            while True:
-                link.settimeout(_left(end))
-                answer: dict[str, Any] = json.loads(lines.readline() or b"{}")
-                if "error" in answer:
-                    raise KINDS.get(answer.get("kind", ""), UpcallError)(answer["error"])
-                if "ok" in answer:
-                    found: Line = answer["ok"]
-                    return found
-                if not answer:
-                    raise ConnectionResetError
-                say(answer)
-        except TimeoutError:
-            raise TimeoutError(f"process {name!r} has not finished in time: it goes on with it") from None
+    waits_for = ""
+    with link:
+        link.sendall(json.dumps(request).encode() + b"\n")
+        for answer in _lines(link, end):
+            if "error" in answer:
+                raise KINDS.get(answer.get("kind", ""), UpcallError)(answer["error"])
+            if "ok" in answer:
+                found: Line = answer["ok"]
+                return found
+            if "late" in answer:
+                raise TimeoutError(f"process {name!r} has not finished in time: it goes on with it{waits_for}")
+            if "is stopped" in str(answer.get("says")):
+                waits_for = f"; {called(answer)} {answer['says']}"
+            say(answer)
+    raise ConnectionResetError
+
+
+def called(line: Line) -> str:
+    """Who a line of progress is about, for people."""
+    who = f"vcore {line['vcore']}" if "vcore" in line else f"pid {line['pid']}"
+    return f"{who} (pid {line['pid']})" if "vcore" in line and line.get("pid") else who
+
+
+def _lines(link: socket.socket, end: float | None) -> Iterator[Line]:
+    """What a supervisor says, until it ends, or it is "late". Its pidfd tells its end, not the connection alone: a worker
+    that was stopped while it was made may have a copy of that."""
+    pid: int = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    got, told = b"", False
+    poll = select.poll()
+    with contextlib.ExitStack() as files:
+        poll.register(link, select.POLLIN)
+        with contextlib.suppress(OSError):  # it lives in another pid namespace, or has ended: the connection tells, too
+            pidfd = os.pidfd_open(pid)
+            files.callback(os.close, pidfd)
+            poll.register(pidfd, select.POLLIN)
+        while True:
+            left = _left(end)
+            ready = [fd for fd, _ in poll.poll(1000 * (TELL_MAX_S if left is None else min(left, TELL_MAX_S)))]
+            if link.fileno() in ready:
+                data = link.recv(LINE_MAX)
+                *lines, got = (got + data).split(b"\n")
+                yield from map(json.loads, lines)
+                if not data:
+                    return
+            elif ready:
+                return
+            elif left == 0:
+                yield {"late": True}
+            elif not told and is_stopped(pid):
+                told = True
+                yield {"pid": pid, "says": f"supervises it, and {how_to_go_on(pid)}"}
 
 
 def stop_workers(name: str, how: str, say: Say, timeout: float | None = None) -> Line | None:
@@ -187,20 +236,32 @@ def _end_hosts(segment: Segment, seg: Seg, how: int, say: Say, end: float | None
 
 
 def _wait_for_all(segment: Segment, seg: Seg, hosts: dict[int, Host], say: Say, end: float | None) -> None:
-    poll, left, pause = select.poll(), dict(hosts), TELL_S
+    poll, left, pause, seen_stopped = select.poll(), dict(hosts), TELL_S, set[int]()
     for pidfd in left:
         poll.register(pidfd, select.POLLIN)
     while left:
         ended = poll.poll(min(pause, PATIENCE_S if end is None else max(0.0, end - time.monotonic())) * 1000)
         if not ended and end is not None and time.monotonic() >= end:
             who = ", ".join(f"vcore {host.vcoreid} (pid {host.pid})" for host in left.values())
-            raise TimeoutError(f"process {segment.name!r} still stops: {who} has not ended")
+            still = "; ".join(
+                f"pid {host.pid} {how_to_go_on(host.pid)}" for host in left.values() if is_stopped(host.pid)
+            )
+            raise TimeoutError(f"process {segment.name!r} still stops: {who} has not ended{still and f'; {still}'}")
         if not ended:
             pause = min(2 * pause, TELL_MAX_S)
             nudge(seg, [host.vcoreid for host in left.values()])
+        for pidfd, host in left.items():
+            if pause == TELL_MAX_S and pidfd not in seen_stopped and is_stopped(host.pid):
+                seen_stopped.add(pidfd)
+                _tell(say, {"vcore": host.vcoreid, "pid": host.pid, "says": how_to_go_on(host.pid)})
         for pidfd, _ in ended:
             poll.unregister(pidfd)
             host = left.pop(pidfd)
             settle(segment, seg, host.vcoreid, ended=host.pid)
-            with contextlib.suppress(OSError):
-                say({"vcore": host.vcoreid, "pid": host.pid, "says": "ended"})
+            _tell(say, {"vcore": host.vcoreid, "pid": host.pid, "says": "ended"})
+
+
+def _tell(say: Say, line: Line) -> None:
+    """Progress, which nobody may be there to read: the stop goes on."""
+    with contextlib.suppress(OSError):
+        say(line)

@@ -24,7 +24,6 @@ import selectors
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,12 +32,12 @@ from ..front import port
 from ..kern import const
 from ..kern.layout import vcpd_at
 from ..parlib.recover import announce
-from . import fingerprint
+from . import fingerprint, forks
 from .changes import Changes, after_take_over
 from .control import Control
 from .defined import make_all
 from .definition import Program
-from .linux import exit_status, reap
+from .linux import exit_status, how_to_go_on, is_stopped, reap
 from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
 from .signals import block
@@ -81,6 +80,8 @@ class Worker:
     tell_at: float | None = None
     """When to tell it to end once more, and after which pause then."""
     tell_pause: float = 0.0
+    seen_stopped: bool = False
+    """It was found stopped (SIGSTOP) since it was asked to end, and whoever waits for that was told."""
     said: str = ""
     """How its last process ended."""
 
@@ -161,6 +162,10 @@ class Supervisor:
             log.warning("%s: its supervisor had died; took over its running workers: %s", self.proc.name, who)
             if not known:
                 self.held = True
+                log.warning(
+                    "%s: they know other queues or types, so all of them end first; nothing is handled until then",
+                    self.proc.name,
+                )
                 for worker in taken:
                     self.ask_to_end(worker)
             else:
@@ -226,7 +231,7 @@ class Supervisor:
             else:
                 worker.pid = os.fork()
                 if worker.pid == 0:
-                    in_child(lambda: self._worker(worker.vcoreid, parent))
+                    forks.run_child(lambda: self._worker(worker.vcoreid, parent))
         worker.pidfd = os.pidfd_open(worker.pid)
         self.when_readable(worker.pidfd, functools.partial(self._died, worker))
 
@@ -278,7 +283,7 @@ class Supervisor:
                 self._kill(v)
         tell_to_stop(self.segment, self.seg, self.workers, self.stop_as)
         for worker in self.workers.values():
-            self._tell_again(worker, TELL_S)
+            self._tell_soon(worker)
 
     def ask_to_end(self, worker: Worker, kill_after: float | None = None) -> None:
         """Asks a worker to end after what is in hand; kills it if it has not after so many seconds."""
@@ -288,7 +293,11 @@ class Supervisor:
             at = vcpd_at(self.seg, worker.vcoreid) + const.VCPD_LEAVE
             self.segment.put_u64(at, host_name(self.segment, worker.vcoreid))
             self._send(worker, signal.SIGTERM)
-            self._tell_again(worker, TELL_S)
+            self._tell_soon(worker)
+
+    def _tell_soon(self, worker: Worker) -> None:
+        worker.seen_stopped = False
+        self._tell_again(worker, TELL_S)
 
     def _tell_again(self, worker: Worker, pause: float) -> None:
         worker.tell_at, worker.tell_pause = time.monotonic() + pause, min(2 * pause, TELL_MAX_S)
@@ -320,7 +329,8 @@ class Supervisor:
             self.close()
 
     def _step(self) -> None:
-        if self.starting and self.starter is not None and all(self._started(w) for w in self.workers.values()):
+        started = not self.held and all(self._started(w) for w in self.workers.values())
+        if self.starting and self.starter is not None and started:
             self.starting = False
             if not self.starter.say("ready"):
                 self.stop("now")  # whoever wanted it was interrupted
@@ -366,10 +376,26 @@ class Supervisor:
             else:
                 self._send(worker, signal.SIGTERM)
             self._tell_again(worker, worker.tell_pause)
+            if worker.tell_pause == TELL_MAX_S and not worker.seen_stopped and is_stopped(worker.pid):
+                self._stands_still(worker)
         if worker.restart_at is not None and self.stop_as:
             worker.restart_at = None
         elif worker.restart_at is not None and worker.restart_at <= now and not self.held:
             self.fork(worker)
+
+    def _stands_still(self, worker: Worker) -> None:
+        """A worker that is to end is stopped: what is in its hands is its own, so it is waited for, unless a hang is a death
+        here."""
+        worker.seen_stopped = True
+        who = f"{self.proc.name}/vcore {worker.vcoreid}"
+        if self.proc.definition.on_hang == "kill":
+            log.warning("%s: is to end, and is stopped: killed (on_hang='kill')", who)
+            self._send(worker, signal.SIGKILL)
+            return
+        log.warning("%s: is to end, and pid %d %s", who, worker.pid, how_to_go_on(worker.pid))
+        line = {"vcore": worker.vcoreid, "pid": worker.pid, "says": how_to_go_on(worker.pid)}
+        self.changes.tell(line)
+        self.control.tell_stopping(line)
 
     def _reap(self, worker: Worker) -> None:
         """Waits for a worker's end, and lets its pid go."""
@@ -392,7 +418,7 @@ class Supervisor:
         if status is not None and os.waitstatus_to_exitcode(status) == EXIT_HOSTED and self._find(worker):
             return
         if self.stop_as or self.segment.u32(self.seg.procinfo + const.PI_STOP):
-            self.control.tell_stopping(worker.vcoreid)
+            self.control.tell_stopping({"vcore": worker.vcoreid, "says": "ended"})
             return  # told already: `Background.stop` writes the word first, then sends the signal
         announce(self.seg)
         if not asked:
@@ -462,21 +488,3 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         signal.signal(signal.SIGCHLD, self.on_child)
         self.control.tell_stopped(removed, left)
-
-
-def in_child(function: Any) -> None:
-    """Runs a forked child's life; never returns."""
-    code = 1
-    try:
-        code = function()
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if not isinstance(error.code, int | None):
-            print(error.code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
