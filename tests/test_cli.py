@@ -222,7 +222,9 @@ def test_ctrl_c_ends_run(ingest: subprocess.Popen[str]) -> None:
     assert upcall("clean").stdout == "nothing to clean\n"
 
 
-@pytest.mark.parametrize("command", ["check", "demo --no-peers", "bench --rows send-message --systems upcall"])
+@pytest.mark.parametrize(
+    "command", ["check", "demo --no-peers", "bench --rows send-message --systems upcall --scale 50"]
+)
 def test_ctrl_c_ends_what_takes_long_at_once(command: str) -> None:
     """Exit code 130, one word, and no process goes on (`nothing_left`): explorations of `check` look at no signal."""
     process = subprocess.Popen(
