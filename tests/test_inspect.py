@@ -17,7 +17,7 @@ import upcall
 from upcall import inspect
 from upcall.host import segment as files
 from upcall.kern import const
-from upcall.kern.layout import mbox_at, page_at
+from upcall.kern.layout import map_at, mbox_at, page_at
 from upcall.parlib.recover import host_vcore
 
 SMALL = files.Geometry(2, max_queues=4, max_types=40, max_slots=4, page_slots=7, nr_pages=6, nr_spans=2)
@@ -126,6 +126,20 @@ def test_a_vcores_pid_is_its_hosts_or_none() -> None:
 
 def _hosts(name: str) -> list[tuple[int | None, bool]]:
     return [(vcore.pid, vcore.alive) for vcore in inspect.snapshot(name).vcores]
+
+
+def test_a_process_all_of_whose_vcores_sleep_waits() -> None:
+    """Whoever has woken one may say RUNNING when that has slept again: `upcall ps` showed it until the next event."""
+    made = files.create("made", SMALL)
+    try:
+        made.put_u64(made.seg.procinfo + const.PI_NUM_VCORES, 1)
+        made.put_u64(made.seg.procinfo + const.PI_STATE, const.P_RUNNING_M)
+        assert inspect.snapshot("made").state == "WAITING"
+        made.put_u64(map_at(made.seg, 0), const.VC_ONLINE)
+        assert inspect.snapshot("made").state == "RUNNING_M"
+    finally:
+        files.remove(made)
+        made.close()
 
 
 def test_json_is_plain(gated: tuple[upcall.Proc, Callable[[int], None]]) -> None:

@@ -354,18 +354,26 @@ class Reader:
             return None
         return self.info(const.PI_WATCHER_PID) or None
 
+    def state(self, vcores: tuple[VCoreInfo, ...]) -> str:
+        """The process's state. One that was slow to say RUNNING, after it had woken a vcore that has slept again since, says
+        it for long; nobody relies on that word, and the vcores' own say better whether one runs."""
+        state = str(called(P_STATES, self.u64(self.seg.procinfo + const.PI_STATE) & 0xFF))
+        runs = any(vcore.state in ("STARTING", "STARTED", "ONLINE", "AWAY") for vcore in vcores)
+        return state if runs or not state.startswith("RUNNING") else "WAITING"
+
     def process(self) -> ProcessInfo:
         """All of it."""
         pid = self.info(const.PI_SUPERVISOR_PID)
+        vcores = tuple(self.vcores())
         return ProcessInfo(
             name=self.name,
-            state=called(P_STATES, self.u64(self.seg.procinfo + const.PI_STATE) & 0xFF),
+            state=self.state(vcores),
             pid=pid if self.alive(SUPERVISOR_SLOT) else None,
             attended=self.alive(SUPERVISOR_SLOT),
             waiting=self.waiting(),
             dead=self.dead,
             memory_bytes=os.fstat(self.segment.file).st_blocks * 512,
-            vcores=tuple(self.vcores()),
+            vcores=vcores,
             queues=tuple(self.queues()),
             slots=tuple(self.slots()),
             error="; ".join(self.odd()) or None,
