@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import importlib
 import itertools
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import types
 from collections.abc import Callable
@@ -293,6 +296,42 @@ def test_whatever_is_awaited_can_be_cancelled(kind: str, notes: Notes) -> None:
         queue.send("order")
         notes.wait(1)
     assert left("box") == 1
+    discard("box")
+
+
+COMPILED = """
+import asyncio
+
+notes = None
+
+async def order(ev):
+    notes("begun")
+    await asyncio.sleep(ev.arg1)
+    notes("ended")
+"""
+
+
+def test_a_handler_that_cython_has_compiled(notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says of itself that it is `async def`; its coroutines are none of Python's own."""
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    link = [*shlex.split(sysconfig.get_config_var("LDSHARED")), "-O0", "-fPIC", "-I", sysconfig.get_path("include")]
+    module = "compiled" + sysconfig.get_config_var("EXT_SUFFIX")
+    for command in [sys.executable, "-m", "cython", "-3", "compiled.py"], [*link, "compiled.c", "-o", module]:
+        subprocess.run(command, cwd=tmp_path, check=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    compiled = importlib.import_module("compiled")
+    monkeypatch.delitem(sys.modules, "compiled")
+    compiled.notes = notes
+    proc = Proc("box", vcores=1)
+    queue = proc.queue("orders")
+    proc.on("order")(compiled.order)
+    with running(proc, stop="now"):
+        queue.send("order")
+        proc.drain(timeout=LONG_S)
+        queue.send("order", arg1=1000)
+        notes.wait(3)
+    assert notes.read() == [["begun"], ["ended"], ["begun"]]
+    assert (left("box"), vcores("box")[0].errors) == (1, 0)  # one was cancelled
     discard("box")
 
 
