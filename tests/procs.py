@@ -172,6 +172,23 @@ def vcore_info(name: str) -> dict[int, Any]:
     return {vcore.id: vcore for vcore in inspect.snapshot(name).vcores}
 
 
+def connected(name: str, queue: str) -> upcall.Remote:
+    """A connection to a process that another program is just starting."""
+
+    def connect() -> upcall.Remote | None:
+        try:
+            remote = upcall.connect(name)
+            if queue in remote.queues:
+                return remote
+            remote.close()
+        except upcall.UpcallError:
+            pass
+        return None
+
+    found: upcall.Remote = until(connect, f"queue {queue} of {name}")
+    return found
+
+
 def pids(name: str = "box") -> dict[int, int]:
     """Living workers of a process by vcore."""
     return {v: vcore.pid for v, vcore in vcore_info(name).items() if vcore.alive and vcore.pid}

@@ -1,5 +1,6 @@
-"""The programs of docs/asyncio.md and docs/executor.md do what the pages say, as they stand there; parts of programs stand
-in a program that gives them what they leave out. (That of docs/sources.md is in test_examples_sources.py.)"""
+"""The programs of docs/asyncio.md, docs/executor.md and the README do what the pages say, as they stand there; parts of
+programs stand in a program that gives them what they leave out. (That of docs/sources.md is in test_examples_sources.py, the
+README's first one in test_docs_console.py.)"""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import upcall
-from procs import output, program, until, vcore_info
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from pages import block, blocks, shape
+from procs import connected, output, program, until, vcore_info
+from upcall.proc import ON_DEATH
 
 
 @pytest.fixture(autouse=True)
@@ -25,30 +26,8 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPCALL_DIR", str(tmp_path / "segments"))
 
 
-def blocks(page: str) -> list[str]:
-    """The page's Python, block by block."""
-    return re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.M | re.S)
-
-
-def connected(name: str, queue: str) -> upcall.Remote:
-    """A connection to a process that another program is just starting."""
-
-    def connect() -> upcall.Remote | None:
-        try:
-            remote = upcall.connect(name)
-            if queue in remote.queues:
-                return remote
-            remote.close()
-        except upcall.UpcallError:
-            pass
-        return None
-
-    found: upcall.Remote = until(connect, f"queue {queue} of {name}")
-    return found
-
-
 def test_handlers(tmp_path: Path) -> None:
-    with program(tmp_path, blocks("asyncio.md")[0]) as process:
+    with program(tmp_path, blocks("docs/asyncio.md")[0]) as process:
         with connected("ingest", "orders") as remote:
             remote.queue("orders").send("order.created", b"abc")
             until(lambda: sum(vcore.handled for vcore in vcore_info("ingest").values()))
@@ -59,13 +38,15 @@ def test_handlers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("run", ["asyncio.run(main())", "trio.run(main)", "uvloop.run(main())"])
 def test_a_program_with_a_loop_of_its_own_and_sending(tmp_path: Path, run: str) -> None:
     receiver = (
-        blocks("asyncio.md")[1]
+        blocks("docs/asyncio.md")[1]
         .replace("asyncio.run(main())", run)
         .replace("import asyncio", "import asyncio, trio, uvloop")
     )
     sender = "import asyncio, upcall\nasync def main():\n  with upcall.connect('me') as remote:\n"
     sender += (
-        textwrap.indent(blocks("asyncio.md")[2], "    ").replace('"orders"', '"in"').replace("order.created", "order")
+        textwrap.indent(blocks("docs/asyncio.md")[2], "    ")
+        .replace('"orders"', '"in"')
+        .replace("order.created", "order")
     )
     # The receiver ends when it has handled the last one: its sender may find that the process is going.
     sender += "    try:\n      await remote.queue('in').asend('order', b'last', arg1=1)\n"
@@ -77,7 +58,7 @@ def test_a_program_with_a_loop_of_its_own_and_sending(tmp_path: Path, run: str) 
 
 
 def test_a_loop_of_another_kind(tmp_path: Path) -> None:
-    source = "import select, upcall\n" + blocks("asyncio.md")[3].replace(
+    source = "import select, upcall\n" + blocks("docs/asyncio.md")[3].replace(
         "            ev.done()", "            ev.done(); print(end='', flush=True)"
     )
     with program(tmp_path, source) as process:
@@ -88,10 +69,33 @@ def test_a_loop_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_an_executor(tmp_path: Path) -> None:
-    (source, *_) = blocks("executor.md")
+    (source, *_) = blocks("docs/executor.md")
     assert "range(1_000_000)" in source
     with program(tmp_path, source.replace("1_000_000", "10_000")) as process:
         assert output(process) == f"{sum(x * x for x in range(10_000))}\n"
+
+
+def test_an_executor_whose_worker_dies(tmp_path: Path) -> None:
+    typed, said = block("docs/executor.md", "console", ">>> ").removeprefix(">>> ").split("\n", 1)
+    source = f"import os\nfrom upcall import Executor\nwith Executor() as pool:\n    {typed}\n"
+    with program(tmp_path, source) as process:
+        assert shape(output(process))[-1:] == shape(said)
+
+
+def test_the_executor_of_the_readme(tmp_path: Path) -> None:
+    source = "import numpy, upcall\nwork, array = numpy.sum, numpy.ones(3 << 10)\n" + block(
+        "README.md", "python", "upcall.Executor"
+    ).replace("1_000_000", "1_000")
+    with program(tmp_path, source + "print(future.result(), sum(results))\n") as process:
+        assert output(process) == f"3072.0 {sum(range(1000))}\n"
+
+
+def test_what_the_readmes_queues_do_after_a_death() -> None:
+    proc = upcall.Proc("ingest")
+    exec(block("README.md", "python", "mails = proc.queue"), {"proc": proc})
+    wanted = dict(zip(("orders", "mails", "ticks"), ON_DEATH.values(), strict=True))
+    assert {name: queue.on_death for name, queue in proc.definition.queues.items()} == wanted
+    assert proc.definition.queues["orders"].max_redeliveries == 3
 
 
 def test_joblib(tmp_path: Path) -> None:
@@ -101,6 +105,6 @@ def test_joblib(tmp_path: Path) -> None:
                 print(joblib.Parallel()(joblib.delayed(max)(x, y) for x in X))
         X, y = range(3), 1
     """
-    part = blocks("executor.md")[-1]
+    part = blocks("docs/executor.md")[-1]
     with program(tmp_path, "import joblib\n" + textwrap.dedent(given) + part) as process:
         assert output(process) == "[1, 1, 2]\n"

@@ -9,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pages import block, shape, shell
 from procs import LONG_S, nobody_stays, pids, until
 from upcall import inspect
 from upcall.host.segment import folder
@@ -38,6 +40,7 @@ class Guest:
         self.link = until(lambda: self.dial(port), "somebody who listens")
         self.lines = self.link.makefile("r")
         self.me = self.link.getsockname()[1]
+        self.heard = ""
 
     @staticmethod
     def dial(port: int) -> socket.socket | None:
@@ -50,6 +53,7 @@ class Guest:
         self.link.sendall(f"{text}\r\n".encode())
 
     def hears(self, text: str) -> None:
+        self.heard += f"{text}\n"
         assert self.lines.readline() == f"{text}\n"
 
     def close(self) -> None:
@@ -64,22 +68,29 @@ def test_a_chat_goes_on_when_its_workers_and_its_supervisor_are_killed() -> None
     with subprocess.Popen(command, start_new_session=True) as chat, contextlib.ExitStack() as ends:
         ends.callback(nobody_stays, "chat")
         guests: list[Guest] = []
-        for _ in range(3):
-            new = ends.enter_context(contextlib.closing(Guest(port)))
-            guests.append(new)
+
+        def joins() -> Guest:
+            guests.append(ends.enter_context(contextlib.closing(Guest(port))))
             for guest in guests:
-                guest.hears(f"* {new.me} is here")
-        one, two, three = guests
-        for round_ in range(2):
-            if round_:
-                chat.kill()  # the supervisor; whoever spoke last has everybody's connection
-                until(lambda: inspect.snapshot("chat").watcher, "a watcher")
-            else:
-                for victim in pids("chat").values():
-                    os.kill(victim, signal.SIGKILL)
-            one.says(f"hello {round_}")
+                guest.hears(f"* {guests[-1].me} is here")
+            return guests[-1]
+
+        def says(speaker: Guest, text: str) -> None:
+            speaker.says(text)
             for guest in guests:
-                guest.hears(f"{one.me}: hello {round_}")
+                guest.hears(f"{speaker.me}: {text}")
+
+        one, two = joins(), joins()
+        says(one, "hello")
+        for victim in pids("chat").values():
+            os.kill(victim, signal.SIGKILL)
+        says(two, "anybody killed?")
+        for page in ("README.md", "docs/sources.md"):
+            assert shape(block(page, "", "hello")) == shape(one.heard)
+        three = joins()
+        chat.kill()  # the supervisor; whoever spoke last has everybody's connection
+        until(lambda: inspect.snapshot("chat").watcher, "a watcher")
+        says(one, "hello again")
         two.close()
         for guest in (one, three):
             guest.hears(f"* {two.me} has left")
@@ -91,27 +102,34 @@ def line(status: int, i: int) -> str:
     return f'10.0.0.{i % 250} - - [27/Nov/2026:22:00:00 +0000] "GET /{i} HTTP/1.1" {status} 512\n'
 
 
+def counts(report: str) -> Counter[int]:
+    """How many lines of each status."""
+    return Counter({int(status): int(count) for status, count in re.findall(r"(\d+) x(\d+)", report)})
+
+
 def test_a_log_is_analysed_while_it_grows_and_turns(tmp_path: Path) -> None:
+    """As docs/sources.md shows it; and then it turns."""
+    first, second = block("docs/sources.md", "", "200 x").splitlines(keepends=True)
     log = tmp_path / "access.log"
-    log.write_text("".join(line(200, i) for i in range(500)))
+    log.write_text("".join(map(line, counts(first).elements(), range(400))))
     command = f"tail -n +1 -F {log} 2>/dev/null | {sys.executable} {EXAMPLES}/log_analyser.py"
-    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True) as shell:
-        assert shell.stdout
-        reports = iter(shell.stdout.readline, "")
-        assert next(reports) == "500 lines: 200 x500\n"
+    with subprocess.Popen(["sh", "-c", command], stdout=subprocess.PIPE, text=True, start_new_session=True) as tail:
+        assert tail.stdout
+        reports = iter(tail.stdout.readline, "")
+        assert next(reports) == first
         for victim in (1, 2):  # idle ones; vcore 0 has the sums
             os.kill(pids("log-analyser")[victim], signal.SIGKILL)
         with log.open("a") as more:
-            more.writelines(line(404, i) for i in range(300))
-        assert "800 lines: 200 x500, 404 x300\n" in reports
+            more.writelines(map(line, (counts(second) - counts(first)).elements(), range(400)))
+        assert second in reports
         log.rename(tmp_path / "access.log.1")
         log.write_text(line(500, 1) + "nonsense\n")
-        assert "802 lines: 200 x500, 404 x300, 500 x1, no such line x1\n" in reports
+        assert "402 lines: 200 x199, 304 x68, 404 x79, 500 x55, no such line x1\n" in reports
         supervisor = inspect.snapshot("log-analyser").pid
         assert supervisor
         os.kill(supervisor, signal.SIGUSR1)
-        assert next(reports).startswith("802 lines: ")
-        os.killpg(shell.pid, signal.SIGINT)  # Ctrl-C
+        assert next(reports).startswith("402 lines: ")
+        os.killpg(tail.pid, signal.SIGINT)  # Ctrl-C
         assert not list(reports)
     assert not (folder() / "log-analyser").exists()
 
@@ -125,9 +143,9 @@ def test_the_end_of_the_log_ends_the_analyser() -> None:
 
 
 def test_the_guides_program_says_what_the_guide_says(tmp_path: Path) -> None:
-    page = (EXAMPLES.parent / "docs" / "sources.md").read_text(encoding="utf-8")
-    (source,) = re.findall(r"^```python\n(# sources\.py\n.*?)^```", page, re.M | re.S)
-    (said,) = re.findall(r"^```\n(beat, .*?)^```", page, re.M | re.S)
+    source = block("docs/sources.md", "python", "# sources.py")
+    said = block("docs/sources.md", "", "from a pipe")
+    shown = shape(block("docs/sources.md", "", "waits for"), digits=1)
     (tmp_path / "sources.py").write_text(source)
     command = [sys.executable, str(tmp_path / "sources.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
@@ -140,5 +158,8 @@ def test_the_guides_program_says_what_the_guide_says(tmp_path: Path) -> None:
             wanted.discard(re.sub("vcore .:", "", lines[-1].rstrip()))
             if len(lines) == 1:
                 run.send_signal(signal.SIGHUP)
+        listed = shape(shell("upcall ps sources", tmp_path), digits=1)
         run.terminate()
     assert "beat, 0 missed\n" in lines
+    at = listed.index(shown[0])
+    assert listed[at : at + len(shown)] == shown

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pages import block, session, shape, shell
 from procs import LONG_S, until
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "web_service.py"
@@ -80,7 +84,9 @@ class Load:
         return kills.result()
 
 
-def test_no_request_is_lost_when_workers_are_killed(lacks: Callable[[str], NoReturn]) -> None:
+@contextlib.contextmanager
+def serving(lacks: Callable[[str], NoReturn]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The service, and the port on which it listens; killed at the end if it has not ended."""
     if find_spec("aiohttp") is None:
         lacks("aiohttp")
     with socket.create_server(("localhost", 0)) as free:
@@ -96,16 +102,41 @@ def test_no_request_is_lost_when_workers_are_killed(lacks: Callable[[str], NoRet
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as server:
         try:
             until(listens, "somebody who listens")
-            load = Load(f"http://localhost:{port}")
-            kills = asyncio.run(load.run(server.pid))
-            assert load.answered >= 3 * CLIENTS
-            os.killpg(server.pid, signal.SIGINT)  # Ctrl-C
-            said, logged = server.communicate(timeout=LONG_S)
+            yield server, port
         finally:
             server.kill()
+
+
+def test_no_request_is_lost_when_workers_are_killed(lacks: Callable[[str], NoReturn]) -> None:
+    with serving(lacks) as (server, port):
+        load = Load(f"http://localhost:{port}")
+        kills = asyncio.run(load.run(server.pid))
+        assert load.answered >= 3 * CLIENTS
+        os.killpg(server.pid, signal.SIGINT)  # Ctrl-C
+        said, logged = server.communicate(timeout=LONG_S)
     assert server.returncode == 0, logged
     assert f"Running on http://localhost:{port}" in said
     assert logged.count("worker ended (signal 9 (SIGKILL))") == kills, logged
     assert "Traceback" not in logged
     with socket.socket() as link:
         assert link.connect_ex(("localhost", port)) != 0
+
+
+def test_the_guides_terminals(lacks: Callable[[str], NoReturn], tmp_path: Path) -> None:
+    """With a hundred requests."""
+    if shutil.which("curl") is None:
+        lacks("curl")
+    page = "docs/executor.md"
+    ((_, begun),) = session(page, "web_service.py")
+    (url, _), (curl, _), (ps, listed), (_, counted) = session(page, "curl")
+    with serving(lacks) as (server, port):
+        url = url.replace("8080", str(port)).replace("999", "099")
+        kill = f"kill -9 {list(workers(server.pid)[0].values())[-1]}"
+        output = shell("\n".join([url, curl, ps, kill, "wait"]), tmp_path)
+        os.killpg(server.pid, signal.SIGINT)
+        said, logged = server.communicate(timeout=LONG_S)
+    assert said.startswith(begun.replace("8080", str(port)))
+    assert (shape(counted, digits=9), "100 200" in shape(output, digits=9)) == (["1000 200"], True)
+    told, shown = (re.sub("RUNNING_.|WAITING", "...", text) for text in (output, listed + counted))
+    assert sorted(shape(told, digits=1)) == sorted(shape(shown, digits=1))
+    assert shape(logged, digits=1) == shape(block(page, "", "vcore 1: worker ended"), digits=1)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from pages import session, shape
 from procs import ended, forked, until
 from upcall import UpcallError, inspect
 from upcall.host.segment import Geometry, Segment, create, open_segment, remove
@@ -84,6 +85,9 @@ def test_ctrl_c_ends_it_early_with_a_verdict() -> None:
         output, _ = storm.communicate()
         assert storm.returncode == 0
         assert "0 lost, 0 left over, 0 hung" in output
+    ((_, said),) = session("README.md", "upcall storm")
+    shown, told = shape(said, digits=1), shape(output, digits=1)
+    assert told == [line for line in shown if line in told or "from a hit" not in line]  # if none was hit so early
 
 
 def result_of(capsys: pytest.CaptureFixture[str], plan: Plan) -> tuple[int, dict[str, Any]]:
