@@ -1,8 +1,9 @@
 """Whoever waits for the end of a process that is stopped (SIGSTOP) is told which one it is and what to do, and waits for
-nobody who is dead."""
+nobody who is dead: also where a child that was stopped while it was made has a copy of what the dead one held."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from procs import (
     forked,
     go_on,
     is_stopped,
+    kill_workers,
     log_to,
     pids,
     running,
@@ -30,7 +32,7 @@ from procs import (
     until,
 )
 from test_take_over import more
-from upcall import Proc, UpcallError
+from upcall import NameInUse, Proc, UpcallError, inspect
 from upcall.host.control import Control
 from upcall.host.segment import folder
 from upcall.host.stopping import ask, stop
@@ -217,3 +219,91 @@ def test_who_asked_learns_of_a_supervisors_death_though_a_stopped_child_has_its_
         go_on(worker)
         ended(worker)
         assert len(pids()) == 2
+
+
+# Children that were stopped right after the fork
+
+
+def bare_fork() -> int:
+    """A child as it is right after the system call: no hook has run in it. It stops there."""
+    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    pid: int = ctypes.CDLL(None).syscall(clone, signal.SIGCHLD, 0, 0, 0, 0)
+    if pid == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+    return pid
+
+
+@pytest.fixture
+def halfborn(late: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The pid of a worker that has stopped before it could let go of what its supervisor held, which is dead by now."""
+    fork = os.fork
+    monkeypatch.setattr("os.fork", lambda: bare_fork() if late.read_text() == "clone" else fork())
+    proc = define(notes).start()
+    late.write_text("clone")
+    os.kill(pids()[1], signal.SIGKILL)
+    worker = stopped_child(proc)
+    bereave(proc)
+    late.write_text("")
+    return worker
+
+
+def killed(worker: int) -> bool:
+    return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == -signal.SIGKILL
+
+
+def test_a_start_is_not_kept_out_by_a_worker_that_was_stopped_while_it_was_made(
+    halfborn: int, notes: Notes, log: Path
+) -> None:
+    with running(define(notes)) as proc:
+        assert killed(halfborn)
+        assert f"box: killed pid {halfborn}, a child of pid " in log.read_text()
+        assert sorted(pids()) == [0, 1]
+        proc.queue("orders").send("order", arg1=1)
+    assert [note[1] for note in notes.read()] == [1]
+
+
+def test_a_stop_does_not_wait_for_a_worker_that_was_stopped_while_it_was_made(halfborn: int) -> None:
+    assert stop("box", None, lambda line: None) == {"removed": True, "left": ""}
+    assert killed(halfborn)
+
+
+def test_a_clean_up_is_not_held_up_by_a_worker_that_was_stopped_while_it_was_made(halfborn: int) -> None:
+    kill_workers("box")
+    assert [(one.removed, one.why) for one in inspect.clean()] == [(True, "nothing waited")]
+    assert killed(halfborn)
+
+
+def test_a_supervisor_that_is_stopped_while_it_makes_a_worker_keeps_its_place(late: Path, notes: Notes) -> None:
+    """It has its lock as its child has, and stands still: the one who made a child is told from the child."""
+    with running(define(notes)) as proc:
+        supervisor = halt(proc._running.pid)
+        with pytest.raises(NameInUse, match=rf"runs already \(pid {supervisor}\)"):
+            define(notes).start()
+        assert [one.why for one in inspect.clean()] == [f"attended by pid {supervisor}"]
+        go_on(supervisor)
+
+
+def test_a_vcore_of_a_dead_worker_is_hosted_though_a_child_of_its_handler_was_stopped_while_it_was_made(
+    notes: Notes,
+) -> None:
+    proc = define(notes, vcores=1)
+
+    @proc.on("fork")
+    def handler(ev: upcall.Event) -> None:
+        if ev.redeliveries == 0:
+            notes(bare_fork())
+            while True:
+                signal.pause()
+        notes(ev.redeliveries)
+
+    proc.start()
+    proc.queue("orders").send("fork")
+    ((child,),) = notes.wait(1)
+    until(lambda: is_stopped(child), "its stop")
+    worker = pids()[0]
+    bereave(proc)
+    os.kill(worker, signal.SIGKILL)
+    with running(proc):
+        assert killed(child)
+    assert notes.read()[1:] == [[1]]

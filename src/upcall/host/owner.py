@@ -15,9 +15,10 @@ from . import fingerprint
 from . import segment as files
 from .dead import count_letters
 from .definition import Program
+from .inherited import let_go
 from .records import drop_all
 from .segment import Geometry, Segment
-from .settle import settle, tell_watcher
+from .settle import host_name, settle, tell_watcher
 from .slots import SUPERVISOR_SLOT
 from .worker import bind_tables
 
@@ -48,6 +49,8 @@ def open_for_owner(proc: Program) -> Segment:
 def attend(segment: Segment) -> bool:
     """Takes the supervisor's slot. False if a living one has it."""
     with segment.slots.in_turn(), contextlib.suppress(SegmentError):
+        if segment.is_attended():
+            let_go(segment, SUPERVISOR_SLOT)
         segment.attend()
     return segment.supervisor is not None
 
@@ -67,7 +70,15 @@ def _taken_over(proc: Program, segment: Segment) -> Segment:
 
 def living(segment: Segment, seg: Seg) -> list[int]:
     """Settles the vcores of dead hosts; the vcores that somebody alive hosts."""
-    return [v for v in range(segment.geometry.max_vcores) if settle(segment, seg, v) is None]
+    return [v for v in range(segment.geometry.max_vcores) if lives(segment, seg, v)]
+
+
+def lives(segment: Segment, seg: Seg, vcoreid: int) -> bool:
+    """Whether somebody alive hosts a vcore; if not, what was there is settled."""
+    if settle(segment, seg, vcoreid) is not None:
+        return False
+    slot = host_name(segment, vcoreid) & const.SLOT_MASK
+    return not let_go(segment, slot) or settle(segment, seg, vcoreid) is None
 
 
 def _take_over(proc: Program, segment: Segment, supervisor: Seg) -> None:

@@ -17,11 +17,12 @@ from ..kern import const
 from ..kern.layout import Seg
 from .changes import Line
 from .control import LINE_MAX, address, stopped
+from .inherited import let_go
 from .linux import how_to_go_on, is_stopped
-from .owner import attend, finish, left_over, nudge, publish, tell_to_stop
+from .owner import attend, finish, left_over, living, nudge, publish, tell_to_stop
 from .segment import Segment, folder, is_in_place, make_fifos, open_segment
 from .settle import Host, host_name, open_host, pid_of, settle
-from .slots import PATIENCE_S
+from .slots import PATIENCE_S, SUPERVISOR_SLOT
 
 TELL_S, TELL_MAX_S = 0.05, 1.0
 """When to tell those that stop once more, and when to look whether one is stopped, as the supervisor does."""
@@ -90,7 +91,7 @@ def _connect(name: str, end: float | None = None) -> socket.socket | int | None:
     while True:
         segment = open_segment(name)
         try:
-            if not segment.is_attended():
+            if not segment.is_attended() or let_go(segment, SUPERVISOR_SLOT):
                 return None
             link = _dial(segment)
             if link is not None:
@@ -224,7 +225,7 @@ def _end_hosts(segment: Segment, seg: Seg, how: int, say: Say, end: float | None
                 os.close(pidfd)
         if hosts:
             continue
-        alive = [v for v in range(segment.geometry.max_vcores) if settle(segment, seg, v) is None]
+        alive = living(segment, seg)
         if not alive:
             return
         # Locks without a process that we can find: it has just ended, or lives in another pid namespace.

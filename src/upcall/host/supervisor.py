@@ -38,7 +38,7 @@ from .control import Control
 from .defined import make_all
 from .definition import Program
 from .linux import exit_status, how_to_go_on, is_stopped, reap
-from .owner import finish, left_over, living, nudge, open_for_owner, tell_to_stop, write_tables
+from .owner import finish, left_over, lives, living, nudge, open_for_owner, tell_to_stop, write_tables
 from .settle import Host, host_name, of_slot, open_host, pid_of, settle, wait_for_end
 from .signals import block
 from .sources import Sources
@@ -150,8 +150,7 @@ class Supervisor:
             if host is not None:
                 self.workers[v] = Worker(v)
                 self._adopt(self.workers[v], host)
-            elif host_name(self.segment, v):  # it has died since we came
-                settle(self.segment, self.seg, v)
+            elif host_name(self.segment, v) and not lives(self.segment, self.seg, v):  # it has died since we came
                 announce(self.seg)
         taken = list(self.workers.values())
         known = self._table_number() == fingerprint.tables(self.proc.definition)
@@ -436,6 +435,7 @@ class Supervisor:
         """Somebody alive hosts the vcore already: a worker that a former supervisor had started when it died."""
         host = open_host(self.segment, self.seg, worker.vcoreid)
         if host is None:
+            lives(self.segment, self.seg, worker.vcoreid)
             return False
         log.warning("%s/vcore %d: took over its running worker, pid %d", self.proc.name, worker.vcoreid, host.pid)
         self._adopt(worker, host)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import NoSuchProcess, SegmentError
+from ..host.inherited import let_go
 from ..host.segment import drafts, folder, is_in_place, leads_to, names, remove, remove_files
 from ..host.slots import SUPERVISOR_SLOT, TURN_LOCK, is_locked, try_lock
 from ..kern import const
@@ -76,7 +77,10 @@ def _clean(name: str, discard: bool) -> Cleaned:
 def _clean_whole(reader: Reader, discard: bool) -> Cleaned:
     name, locks = reader.name, os.open(f"/proc/self/fd/{reader.segment.file}", os.O_RDWR | os.O_CLOEXEC)
     try:
-        if (held := _take_all(locks, reader.geometry.max_slots)) is not None:
+        held = _take_all(locks, reader.geometry.max_slots)
+        if held is not None and held != TURN_LOCK and let_go(reader.segment, held):
+            held = _take_all(locks, reader.geometry.max_slots)
+        if held is not None:
             reader.refresh()
             return Cleaned(name, False, 0, _who(reader, held))
         # Under the locks: another clean-up may have removed it, and an owner made a new one, since it was opened.
