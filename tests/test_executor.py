@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import gc
 import os
 import pickle
@@ -376,6 +377,7 @@ def test_wrong_arguments_say_what_is_wrong() -> None:
         ({"max_retries": 15}, "max_retries=15"),
         ({"on_death": "pray"}, "on_death='pray'"),
         ({"mp_context": "thread"}, "mp_context='thread'"),
+        ({"mp_context": 3}, "mp_context=3"),
         ({"max_tasks_per_child": 0}, "max_tasks_per_child=0"),
     ):
         with pytest.raises(ValueError, match=text):
@@ -384,6 +386,8 @@ def test_wrong_arguments_say_what_is_wrong() -> None:
         Executor("2")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="initializer"):
         Executor(initializer=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="initargs=3"):
+        Executor(initargs=3)  # type: ignore[arg-type]
 
 
 # Deaths
@@ -421,9 +425,9 @@ def dies_at_first(path: str, times: int) -> int:
 def test_retries_end(tmp_path: Path) -> None:
     with Executor(1, on_death="retry", max_retries=2) as executor:
         good = executor.submit(dies_at_first, str(tmp_path / "good"), 2)
-        bad = executor.submit(dies_at_first, str(tmp_path / "bad"), 99)
+        bad = executor.submit(functools.partial(dies_at_first, str(tmp_path / "bad")), times=99)
         assert good.result(60) == 3
-        with pytest.raises(upcall.WorkerDied):
+        with pytest.raises(upcall.WorkerDied, match=r"dies_at_first\('.*bad', times=99\)"):
             bad.result(60)
     assert (tmp_path / "bad").read_text() == "xxx"
 

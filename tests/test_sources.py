@@ -634,6 +634,8 @@ def test_a_call_ends_with_its_result_on_the_same_vcore(notes: Notes) -> None:
             proc.call(print)
         with pytest.raises(TypeError, match="must be callable"):
             proc.call(3)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="None is not the end of a call"):
+            proc.result(None)  # type: ignore[arg-type]
         until(lambda: not inspect.snapshot("box").sources)
 
 

@@ -72,6 +72,8 @@ class Executor(concurrent.futures.Executor):
                 raise ValueError(f"{name}={value} is outside {least}..{most}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer {initializer!r} must be callable")
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs={initargs!r} must be a tuple of the initializer's arguments")
         if on_death not in ON_DEATH:
             raise ValueError(f"on_death={on_death!r} must be one of {', '.join(map(repr, ON_DEATH))}")
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
@@ -218,12 +220,11 @@ class Executor(concurrent.futures.Executor):
 
 def start_method(context: Any) -> str:
     """ "fork" or "spawn", of what was given as `mp_context`."""
-    if context is None or not isinstance(context, str):
+    if context is None:
         import multiprocessing
 
-        given = (multiprocessing if context is None else context).get_start_method()
-    else:
-        given = context
+        context = multiprocessing
+    given = context.get_start_method() if hasattr(context, "get_start_method") else context
     if given not in ("fork", "spawn", "forkserver"):
         raise ValueError(
             f"mp_context={context!r} must be 'fork', 'spawn', 'forkserver', or a context of multiprocessing"

@@ -329,9 +329,13 @@ def call_text(call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None) -> str:
     """A call as a program would write it, not too long."""
     if call is None:
         return "a call"
+    import functools
     import reprlib
 
+    fn: Any
     fn, args, kwargs = call
+    while isinstance(fn, functools.partial):
+        fn, args, kwargs = fn.func, fn.args + args, {**fn.keywords, **kwargs}
     shown = [reprlib.repr(arg) for arg in args[:6]] + [
         f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()
     ]

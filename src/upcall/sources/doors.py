@@ -256,7 +256,7 @@ class SourceDoors(AlarmDoors):
     def result(self, ev: Event) -> Any:
         """What the call has returned whose end this event is; its exception is raised. WorkerDied if its worker has died;
         ValueError for another event, or the second time."""
-        if ev.type_number != const.EV_SYSCALL:
+        if getattr(ev, "type_number", None) != const.EV_SYSCALL:
             raise ValueError(f"{ev!r} is not the end of a call")
         handle: Any = self.handle()
         what = bytes(ev.payload).decode(errors="replace")
