@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from upcall.executor.pool import call_text
+
 
 @pytest.fixture
 def joblib(lacks: Callable[[str], NoReturn]) -> Iterator[Any]:
@@ -58,6 +60,13 @@ def test_parallel(joblib: Any, lacks: Callable[[str], NoReturn], tmp_path: Path)
             str(tmp_path / "0"),
             str(tmp_path / "1"),
         ]
+
+
+def test_a_batch_that_kills_is_named_by_its_calls(joblib: Any) -> None:
+    """As `<joblib.parallel.BatchedCalls ...>()` it told nobody which fit of a grid search it was."""
+    calls = [(abs, (1,), {}), (abs, (2,), {}), (abs, (3,), {})]
+    texts = [call_text((joblib.parallel.BatchedCalls(calls[:n], (None, 1)), (), {})) for n in (1, 3)]
+    assert texts == ["abs(1)", "abs(1) or 2 more of its batch"]
 
 
 def test_a_program_without_a_guard(lacks: Callable[[str], NoReturn], tmp_path: Path) -> None:

@@ -336,6 +336,9 @@ def call_text(call: tuple[Any, tuple[Any, ...], dict[str, Any]] | None) -> str:
     fn, args, kwargs = call
     while isinstance(fn, functools.partial):
         fn, args, kwargs = fn.func, fn.args + args, {**fn.keywords, **kwargs}
+    if type(fn).__name__ == "BatchedCalls":  # joblib's
+        first, *others = fn.items
+        return call_text(first) + (f" or {len(others)} more of its batch" if others else "")
     shown = [reprlib.repr(arg) for arg in args[:6]] + [
         f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()
     ]
