@@ -98,6 +98,16 @@ def test_the_command_says_what_breaks() -> None:
     assert "1 places: without 1 a scenario fails" in done.stderr
 
 
+def test_where_the_table_says_nothing_all_scenarios_that_come_there_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(CASES) - {"watcher_goes_to_sleep", "page_turns"}:
+        monkeypatch.delitem(CASES, name)
+    site = SITES["parlib/watch.py:watch_sleeps: mb()"]
+    outdated = {site.name: necessity.Row("", site.name, "page_turns", "tso")}
+    for before in ({}, outdated):
+        found = list(necessity.look_at_all([site], ("tso",), 60.0, 1, before))
+        assert [(each.scenario, each.model) for each in found] == [("watcher_goes_to_sleep", "tso")]
+
+
 def test_a_place_that_is_not_there_is_an_error() -> None:
     done = check("--necessity", "nothing_like_it")
     assert done.returncode == 1

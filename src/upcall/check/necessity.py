@@ -212,13 +212,26 @@ def in_a_line(story: Story) -> str:
 def look_at_all(
     sites: Sequence[Site], models: Sequence[str], seconds: float, workers: int, before: dict[str, Row]
 ) -> Iterator[Found]:
-    """Every site, as it is done; on several cores if `workers` says so. `before`: the rows of an earlier page."""
+    """Every site, as it is done; on several cores if `workers` says so. `before`: the rows of an earlier page. What they say
+    is tried first: only for sites that they say nothing of, or that hold now, all scenarios are asked where they come to."""
     with ProcessPoolExecutor(workers, mp_context=get_context("fork")) as pool:
-        known = list(pool.map(reached, CASES))
-        waiting = [
-            pool.submit(look, site, tries(site, known, models, before.get(site.name)), seconds) for site in sites
-        ]
         try:
+            first = {
+                pool.submit(look, site, tries(site, (), models, before.get(site.name)), seconds): site for site in sites
+            }
+            spent: dict[Site, float] = {}
+            for done in as_completed(first):
+                found = done.result()
+                if found.needed:
+                    yield found
+                else:
+                    spent[first[done]] = found.seconds
+            known = list(pool.map(reached, CASES)) if spent else []
+            waiting = [
+                pool.submit(look, site, tries(site, known, models, None), seconds - spent[site])
+                for site in sites
+                if site in spent
+            ]
             for done in as_completed(waiting):
                 yield done.result()
         except BaseException:
