@@ -42,9 +42,13 @@ def fenced(s):
 """
 
 
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""Hypothesis would be imported at the end of each run."""
+
+
 def run(pytester: pytest.Pytester, text: str, *args: str) -> pytest.RunResult:
     pytester.makepyfile(test_it=text)
-    return pytester.runpytest_inprocess("-p", "upcall_pytest", "-p", "no:cacheprovider", *args)
+    return pytester.runpytest_inprocess(*WITHOUT, "-p", "upcall_pytest", *args)
 
 
 def test_scenarios_are_tests_under_each_model(pytester: pytest.Pytester) -> None:
@@ -147,7 +151,7 @@ def test_who_does_not_use_it_imports_nothing_of_upcall(pytester: pytest.Pytester
         test_it="import sys\n\n\ndef test_one():\n    assert 'upcall_pytest' in sys.modules\n"
         "    assert not [name for name in sys.modules if name.split('.')[0] in ('upcall', 'greenlet', 'Cython')]\n"
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "upcall_pytest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *WITHOUT, "-p", "upcall_pytest"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=pytester.path)
     assert done.returncode == 0, done.stdout
 
@@ -158,7 +162,7 @@ def test_without_greenlet_the_error_says_what_to_install(pytester: pytest.Pytest
         test_it="def test_one(upcall_check):\n    upcall_check(lambda s: None)\n",
         test_other="from upcall.check import scenario\n",
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "upcall_pytest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *WITHOUT, "-p", "upcall_pytest"]
     for file in ("test_it.py", "test_other.py"):
         done = subprocess.run([*command, file], capture_output=True, text=True, timeout=60, cwd=pytester.path)
         assert done.returncode != 0
