@@ -143,22 +143,23 @@ def test_ps_shows_dead_letters(box: upcall.Proc) -> None:
     assert "dead" not in says("ps")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "what"),
-    [
-        (("nothing",), 1, "no process 'nothing'"),
-        (("box", "5"), 1, "no dead letter 5 in 'box': upcall dead lists them"),
-        (("box", "1", "7", "9", "--resend"), 1, "no dead letter 7, 9 in 'box'"),
-        (("box", "4", "--queue", "orders"), 1, "no dead letter 4 in 'box', queue 'orders'"),
-        (("box", "--queue", "nothing"), 1, "has no queue 'nothing'"),
-        (("box", "--resend", "--discard"), 2, "--resend and --discard exclude each other"),
-        (("box", "first"), 2, "'first' is not a valid integer"),
-        (("box", "0"), 2, "0 is not in the range x>=1"),
-        ((), 2, "Missing argument 'NAME'"),
-    ],
-)
-def test_what_cannot_be_is_said(box: upcall.Proc, arguments: tuple[str, ...], code: int, what: str) -> None:
-    done = run("dead", *arguments)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert what in done.stderr
+CANNOT_BE: dict[tuple[str, ...], tuple[int, str]] = {
+    ("nothing",): (1, "no process 'nothing'"),
+    ("box", "5"): (1, "no dead letter 5 in 'box': upcall dead lists them"),
+    ("box", "1", "7", "9", "--resend"): (1, "no dead letter 7, 9 in 'box'"),
+    ("box", "4", "--queue", "orders"): (1, "no dead letter 4 in 'box', queue 'orders'"),
+    ("box", "--queue", "nothing"): (1, "has no queue 'nothing'"),
+    ("box", "--resend", "--discard"): (2, "--resend and --discard exclude each other"),
+    ("box", "first"): (2, "'first' is not a valid integer"),
+    ("box", "0"): (2, "0 is not in the range x>=1"),
+    (): (2, "Missing argument 'NAME'"),
+}
+
+
+def test_what_cannot_be_is_said(box: upcall.Proc) -> None:
+    """All in one: the letters take longer to die than all these commands."""
+    for arguments, (code, what) in CANNOT_BE.items():
+        done = run("dead", *arguments)
+        assert (done.returncode, done.stdout) == (code, ""), arguments
+        assert what in done.stderr, arguments
     assert ids() == [1, 2, 3, 4]
