@@ -10,6 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,8 @@ import pytest
 
 from procs import Gate, Notes, nobody_stays
 from protocol import StepLife
+from sweep import build
+from sweep.beside import Sweep
 from upcall.check import interp
 from upcall.host.segment import Segment, open_segment
 from upcall.host.worker import worker_process
@@ -44,6 +47,28 @@ def upcall_dir() -> Iterator[Path]:
         patch.delenv("PYTHONUNBUFFERED", raising=False)
         yield folder
     shutil.rmtree(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the sweep has found is looked at last: it goes on beside all other tests."""
+    items.sort(key=is_of_the_sweep)
+
+
+def is_of_the_sweep(item: pytest.Item) -> bool:
+    return item.path.name == "test_sweep.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sweep(request: pytest.FixtureRequest) -> Iterator[Sweep | None]:
+    """The death sweep, from the beginning of a run that has tests of it; None if it has none, or cannot be built here."""
+    ours = [item for item in request.session.items if is_of_the_sweep(item)]
+    if not ours or build.missing():
+        yield None
+        return
+    params = [item.callspec.params for item in ours if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    found = Sweep((values["scene"], values["how"]) for values in params)
+    yield found
+    found.close()
 
 
 @pytest.fixture(autouse=True)
@@ -84,28 +109,29 @@ def _files(folder: Path) -> set[Path]:
 def _children() -> dict[int, str]:
     """This process's living children, pid to command line. Those that ended by themselves, orphans too, are reaped."""
     found = {}
-    me = str(os.getpid()).encode()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
+    for entry in _child_pids():
         try:
-            with open(
-                f"/proc/{entry}/stat", "rb", buffering=0
-            ) as file:  # one for each process here: many thousand a run
-                stat = file.read(1024)
-            state, parent = stat.rpartition(b")")[2].split(None, 2)[:2]
-            if parent != me:
-                continue
+            stat = Path("/proc", entry, "stat").read_bytes()
             command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        # The standard library keeps one tracker per process until the process ends, and a run keeps its sweep servers.
-        if "multiprocessing.resource_tracker" in command or "sweep.server" in command:
+        state = stat.rpartition(b")")[2].split(None, 1)[0]
+        # The standard library keeps one tracker per process until the process ends, and a run has its sweep beside it.
+        if "multiprocessing.resource_tracker" in command or "-m sweep." in command:
             continue
         if state == b"Z":
             os.waitpid(int(entry), os.WNOHANG)
         else:
             found[int(entry)] = command.strip() or stat.partition(b"(")[2].rpartition(b")")[0].decode(errors="replace")
+    return found
+
+
+def _child_pids() -> list[str]:
+    """The list is whole: a child leaves it when this process waits for it, and not before."""
+    found: list[str] = []
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += (thread / "children").read_text().split()
     return found
 
 

@@ -9,6 +9,8 @@ package, with a small segment of its own. For each scene and for n = 1, 2, 3 ...
 - plays the others: vcores that do what their hosts would do, and no more; a sender; the supervisor,
 - compares what was sent and what was handled (`ledger`), and looks for what is left over.
 
+It goes on beside a run's other tests, on processors that these leave idle (`beside`, `run`, `client`).
+
 `senders`, `vcores`, `owners` and `letters` are the scenes. The host layer's own writes, which are made by Python and not by
 the machine layer, are swept line by line.
 """

@@ -54,12 +54,16 @@ class Server:
             )
         return dict(json.loads(answer))
 
+    def kill(self) -> None:
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
     def close(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
         self.process.communicate()
         self.log.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Servers:
@@ -69,25 +73,32 @@ class Servers:
         self.library = library
         count = min(4, os.cpu_count() or 1)
         self.pool = ThreadPoolExecutor(count)
-        self.idle: SimpleQueue[Server] = SimpleQueue()
-        for _ in range(count):
-            self.idle.put(Server(library))
+        self.servers = [Server(library) for _ in range(count)]
+        self.idle: SimpleQueue[int] = SimpleQueue()
+        for i in range(count):
+            self.idle.put(i)
+        self.closed = False
 
     def submit(self, scene: str, how: int, every: int) -> Future[dict[str, Any]]:
         return self.pool.submit(self._play, scene, how, every)
 
     def _play(self, scene: str, how: int, every: int) -> dict[str, Any]:
-        server = self.idle.get()
+        i = self.idle.get()
         try:
-            return server.play(scene, how, every)
+            return self.servers[i].play(scene, how, every)
         except RuntimeError:
-            server.close()
-            server = Server(self.library)
+            self.servers[i].close()
+            if not self.closed:
+                self.servers[i] = Server(self.library)
             raise
         finally:
-            self.idle.put(server)
+            self.idle.put(i)
 
     def close(self) -> None:
+        """Ends them, in whatever scene they are."""
+        self.closed = True
+        for server in self.servers:
+            server.kill()
         self.pool.shutdown(cancel_futures=True)
-        while not self.idle.empty():
-            self.idle.get().close()
+        for server in self.servers:
+            server.close()

@@ -16,6 +16,7 @@ from typing import Any
 
 from sweep.ledger import Ledger
 from sweep.page import Page
+from sweep.parent import end_with_parent
 from sweep.scenes import SCENES
 from sweep.victim import Fate, strike
 from sweep.world import NAME, World
@@ -72,6 +73,7 @@ def play(scene: Any, w: World, page: Page, n: int, how: int) -> Fate:
 
 
 def main() -> None:
+    end_with_parent(signal.SIGKILL)
     faulthandler.register(signal.SIGALRM, chain=True)
     page, ledger = Page(Path(sys.argv[1])), Ledger()
     gc.collect()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from sweep.host import Host
 from sweep.ledger import Ledger
 from sweep.page import Page
+from sweep.parent import end_with_parent
 from upcall.host.handle import Handle
 from upcall.host.segment import Segment, open_segment
 from upcall.kern import const
@@ -26,8 +26,6 @@ READERS = {
     "_header", "leads_to", "is_in_place",
 }  # fmt: skip
 """Functions of the host layer that write nothing: dying in them is no different from dying before or behind them."""
-LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
 
 
 class Victim:
@@ -128,7 +126,7 @@ def strike(scene: Any, page: Page, ledger: Ledger, name: str, meanwhile: Callabl
 def _live(scene: Any, page: Page, ledger: Ledger, name: str) -> None:
     code = 1
     try:
-        LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # also when it is stopped
+        end_with_parent(signal.SIGKILL)
         signal.alarm(HANG_S)
         victim = Victim(scene, page, ledger, name)
         scene.act(victim)
