@@ -9,6 +9,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,7 +37,10 @@ from upcall import EventFlag, Proc, SegmentError, UpcallError, inspect
 from upcall.host.control import CLIENTS_MAX, LINE_MAX
 from upcall.host.segment import folder
 from upcall.host.stopping import ask, stop
+from upcall.host.supervisor import Supervisor, Worker
 from upcall.host.worker import worker_process
+from upcall.kern import const
+from upcall.kern.layout import map_at
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
 
@@ -181,6 +185,22 @@ def test_a_supervisor_killed_during_a_restart_is_told_to_who_asked(notes: Notes,
         assert sorted(pids()) == [0, 1, 2]
         assert set(pids().values()) & set(before.values())
     assert notes.read() == [["begin"], ["end"]]
+
+
+def test_a_worker_runs_only_when_everybody_sees_it() -> None:
+    """Between its name and its vcore's word `upcall ps` shows nobody: a start, a restart or a scale was over too soon."""
+    with running(define(print, vcores=1)) as proc:
+        segment = proc.handle().segment
+        as_supervisor: Any = SimpleNamespace(segment=segment, seg=segment.seg)
+        worker = Worker(0, pid=pids()[0])
+        until(lambda: vcores("box")[0].state == "OFFLINE", "its sleep")
+        assert Supervisor.is_online(as_supervisor, worker)
+        at = map_at(segment.seg, 0)
+        word = segment.u64(at)
+        segment.put_u64(at, word & ~15 | const.VC_NOHOST)
+        assert not pids()
+        assert not Supervisor.is_online(as_supervisor, worker)
+        segment.put_u64(at, word)
 
 
 # Scale

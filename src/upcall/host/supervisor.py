@@ -30,7 +30,7 @@ from typing import Any
 
 from ..front import port
 from ..kern import const
-from ..kern.layout import vcpd_at
+from ..kern.layout import map_at, vcpd_at
 from ..parlib.recover import announce
 from . import fingerprint, forks
 from .changes import Changes, after_take_over
@@ -250,7 +250,10 @@ class Supervisor:
 
     def is_online(self, worker: Worker) -> bool:
         """Whether this worker hosts its vcore, so that everybody can tell its pid."""
-        return bool(worker.pid) and pid_of(self.segment, host_name(self.segment, worker.vcoreid)) == worker.pid
+        if not worker.pid or pid_of(self.segment, host_name(self.segment, worker.vcoreid)) != worker.pid:
+            return False
+        # Its name comes first, then its word (`host_vcore`): with the name alone `upcall ps` shows nobody.
+        return self.segment.u64(map_at(self.seg, worker.vcoreid)) & 15 != const.VC_NOHOST
 
     # Stopping
 
