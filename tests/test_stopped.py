@@ -35,6 +35,7 @@ from test_take_over import more
 from upcall import NameInUse, Proc, UpcallError, inspect
 from upcall.host.control import Control
 from upcall.host.segment import folder
+from upcall.host.sources import Sources
 from upcall.host.stopping import ask, stop
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
@@ -219,6 +220,33 @@ def test_who_asked_learns_of_a_supervisors_death_though_a_stopped_child_has_its_
         go_on(worker)
         ended(worker)
         assert len(pids()) == 2
+
+
+def test_a_tap_is_passed_on_by_who_has_it_though_a_stopped_child_has_the_dead_ones_connection(
+    late: Path, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Sources.close_in_child
+
+    def close_later(sources: Sources) -> None:
+        if late.read_text() == "sources":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        close(sources)
+
+    monkeypatch.setattr("upcall.host.supervisor.Sources.close_in_child", close_later)
+    read, write = os.pipe()
+    proc = define(notes)
+    proc.tap(read, queue="orders", type="order")  # of the definition: all workers have it
+    os.close(read)
+    proc.start()
+    late.write_text("sources")
+    os.kill(pids()[1], signal.SIGKILL)
+    worker = stopped_child(proc)
+    bereave(proc)
+    os.write(write, b"x")
+    notes.wait(1)
+    os.close(write)
+    os.kill(worker, signal.SIGKILL)
+    ended(worker)
 
 
 # Children that were stopped right after the fork

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import socket
 import struct
 import time
 from collections.abc import Iterable
@@ -101,6 +102,17 @@ def open_lookout(folder: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_other_end(link: socket.socket) -> int:
+    """A pidfd of who listened at the other end of a connection, for its end: the connection does not tell that while a
+    child of it that was stopped when it was made has a copy. -1 for one in another pid namespace; ConnectionResetError if it
+    has ended."""
+    pid: int = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    try:
+        return os.pidfd_open(pid) if pid else -1
+    except ProcessLookupError:
+        raise ConnectionResetError from None
 
 
 def start_ticks(pid: int) -> int:

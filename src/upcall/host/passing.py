@@ -163,6 +163,8 @@ class Passing:
             out.extend((said, self._fd_for(said)) for said, _ in asked)
         poll = select.poll()
         poll.register(self.wake, select.POLLIN)
+        if link.end >= 0:
+            poll.register(link.end, select.POLLIN)
         while not self.closed:
             self._take(out)
             while out:
@@ -177,9 +179,11 @@ class Passing:
                     self._answer("tap", said["tap"], {"error": str(error)})
                 out.popleft()
             poll.register(link, select.POLLIN | (select.POLLOUT if out else 0))
-            poll.poll()
+            over = link.end in (fd for fd, _ in poll.poll())
             while (got := link.receive()) is not None:
                 self._heard(*got, out)
+            if over:
+                raise ConnectionResetError
 
     def _fd_for(self, said: dict[str, Any]) -> int:
         return self.fds.get(said["tap"], -1) if "tap" in said else -1

@@ -18,7 +18,7 @@ from ..kern.layout import Seg
 from .changes import Line
 from .control import LINE_MAX, address, stopped
 from .inherited import let_go
-from .linux import how_to_go_on, is_stopped
+from .linux import how_to_go_on, is_stopped, open_other_end
 from .owner import attend, finish, left_over, living, nudge, publish, tell_to_stop
 from .segment import Segment, folder, is_in_place, make_fifos, open_segment
 from .settle import Host, host_name, open_host, pid_of, settle
@@ -159,15 +159,14 @@ def called(line: Line) -> str:
 
 
 def _lines(link: socket.socket, end: float | None) -> Iterator[Line]:
-    """What a supervisor says, until it ends, or it is "late". Its pidfd tells its end, not the connection alone: a worker
-    that was stopped while it was made may have a copy of that."""
+    """What a supervisor says, until it ends, or it is "late". ConnectionError if it has ended already."""
     pid: int = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     got, told = b"", False
     poll = select.poll()
     with contextlib.ExitStack() as files:
         poll.register(link, select.POLLIN)
-        with contextlib.suppress(OSError):  # it lives in another pid namespace, or has ended: the connection tells, too
-            pidfd = os.pidfd_open(pid)
+        pidfd = open_other_end(link)
+        if pidfd >= 0:
             files.callback(os.close, pidfd)
             poll.register(pidfd, select.POLLIN)
         while True:

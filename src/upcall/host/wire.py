@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from .linux import open_other_end
+
 MESSAGE_MAX = 4096
 SUPERVISOR_SOCKET, STANDBY_SOCKET = "sources", "sources-standby"
 """Two names, since a worker that watches may overlap with the next supervisor: each has one holder at most."""
@@ -37,13 +39,14 @@ def listen(folder: Path, name: str) -> socket.socket:
 
 
 def dial(folder: Path, name: str) -> Link | None:
-    """A connection to the one who listens; None if nobody does."""
+    """A connection to the one who listens, with its pidfd; None if nobody does."""
     link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     at = -1
     try:
         at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         link.connect(f"/proc/self/fd/{at}/{name}")
-    except (FileNotFoundError, ConnectionRefusedError):
+        end = open_other_end(link)
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
         link.close()
         return None
     except BaseException:
@@ -52,14 +55,15 @@ def dial(folder: Path, name: str) -> Link | None:
     finally:
         if at >= 0:
             os.close(at)
-    return Link(link)
+    return Link(link, end)
 
 
 class Link:
-    """One end: dicts as JSON, each with its descriptors. Never waits."""
+    """One end: dicts as JSON, each with its descriptors. Never waits. `end`: a pidfd of the other one, or -1."""
 
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, end: int = -1) -> None:
         self.link = link
+        self.end = end
         link.setblocking(False)
         credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.pid = int(struct.unpack("3i", credentials)[0])
@@ -94,3 +98,5 @@ class Link:
     def close(self) -> None:
         """Closes it."""
         self.link.close()
+        if self.end >= 0:
+            os.close(self.end)
