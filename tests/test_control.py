@@ -372,6 +372,32 @@ def test_a_new_command_takes_the_place_of_one_that_waits(notes: Notes, gate: Gat
         until(lambda: sorted(pids()) == [0, 1, 2, 3], "so many")
 
 
+@pytest.mark.parametrize("command", ["scale up", "scale down"])
+def test_workers_of_another_definition_are_replaced_though_a_command_comes_meanwhile(
+    command: str, notes: Notes, gate: Gate
+) -> None:
+    """It took the place of their replacement, and those whose turn had not come stayed as they were."""
+
+    def old(ev: upcall.Event) -> None:
+        notes("old")
+        gate.wait()
+
+    bereave(define(old).start())
+    before = pids()
+    with upcall.connect("box") as remote:
+        remote.vcore(0).send("order", private=True)
+    notes.wait(1)
+    with running(define(lambda ev: notes("new", ev.vcore))) as proc:
+        assert [pids()[v] for v in range(3)] == [before[v] for v in range(3)]  # the first one's turn does not end
+        count = 4 if command == "scale up" else 2
+        proc.scale(count)
+        gate.open()
+        until(lambda: len(pids()) == count and not set(pids().values()) & set(before.values()), "other workers")
+        for v in range(count):
+            proc.vcore(v).send("order", private=True)
+    assert sorted(notes.read()[1:]) == [["new", v] for v in range(count)]
+
+
 # Who asks
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SegmentError, UpcallError
@@ -82,17 +82,24 @@ def restart(of: Supervisor, kill_after: float | None) -> Change:
         yield from _replace(of, worker, kill_after)
         replaced.append(worker)
         for done in replaced:
-            _must_run(done)  # it may have died since it was online
+            _must_run(of, done)  # it may have died since it was online
     return {"restarted": len(replaced)}
 
 
-def after_take_over(of: Supervisor, others: Iterable[Worker]) -> Change:
+def after_take_over(of: Supervisor) -> Change:
     """What a supervisor does with workers that it has taken over: those beyond its vcores end, those of another definition
     are replaced."""
-    others = list(others)
     yield from _end(of, [worker for worker in of.workers.values() if worker.vcoreid >= of.wanted])
-    for worker in others:
-        if worker.vcoreid < of.wanted:
+    return (yield from replace_others(of))
+
+
+def replace_others(of: Supervisor) -> Change:
+    """Replaces the workers that run another definition, one after the other."""
+    while of.others:
+        worker = of.workers.get(min(of.others))
+        if worker is None or worker.vcoreid >= of.wanted:
+            of.others.remove(min(of.others))
+        else:
             yield from _replace(of, worker, None)
     return {}
 
@@ -107,15 +114,16 @@ def _replace(of: Supervisor, worker: Worker, kill_after: float | None) -> Change
     worker.fails = 0
     while worker.starts == before or not of.is_online(worker):
         if worker.starts != before:
-            _must_run(worker)
+            _must_run(of, worker)
         yield None
     yield {"vcore": worker.vcoreid, "pid": worker.pid, "says": "runs anew"}
     return {}
 
 
-def _must_run(worker: Worker) -> None:
-    """UpcallError if a new worker has died."""
+def _must_run(of: Supervisor, worker: Worker) -> None:
+    """UpcallError if a new worker has died: then nobody else is replaced."""
     if worker.fails:
+        of.others.clear()
         raise UpcallError(
             f"vcore {worker.vcoreid}: its new worker ended at once ({worker.said}); the others were left as they are"
         )

@@ -33,7 +33,7 @@ from ..kern import const
 from ..kern.layout import map_at, vcpd_at
 from ..parlib.recover import announce
 from . import fingerprint, forks
-from .changes import Changes, after_take_over
+from .changes import Changes, after_take_over, replace_others
 from .control import Control
 from .defined import make_all
 from .definition import Program
@@ -134,6 +134,8 @@ class Supervisor:
         self.control = Control(self)
         self.stop_as: int = 0
         self.at_once = False
+        self.others: set[int] = set()
+        """Vcores whose worker, taken over, runs another definition, and is to be replaced."""
         self.held = False
         """Nobody is started before the last worker of another definition has ended."""
 
@@ -168,8 +170,8 @@ class Supervisor:
                 for worker in taken:
                     self.ask_to_end(worker)
             else:
-                others = [worker for worker in taken if not self._runs_this(worker)]
-                self.changes.begin(after_take_over(self, others))
+                self.others = {worker.vcoreid for worker in taken if not self._runs_this(worker)}
+                self.changes.begin(after_take_over(self))
         if not self.held:
             make_all(self.sources, self.proc.definition, bool(taken))
         self.want(self.wanted)
@@ -218,6 +220,7 @@ class Supervisor:
         worker.started = time.monotonic()
         worker.starts += 1
         worker.child = True
+        self.others.discard(worker.vcoreid)
         worker.handled = self._handled(worker)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -351,6 +354,8 @@ class Supervisor:
         for worker in list(self.workers.values()):
             self._act(worker, now)
         self.changes.go_on()
+        if self.others and self.changes.change is None and not self.stop_as:
+            self.changes.begin(replace_others(self))  # a command came meanwhile, and is done
 
     def _started(self, worker: Worker) -> bool:
         """Whether its start is over; one that died at it does not hold the others back."""
@@ -442,6 +447,8 @@ class Supervisor:
             return False
         log.warning("%s/vcore %d: took over its running worker, pid %d", self.proc.name, worker.vcoreid, host.pid)
         self._adopt(worker, host)
+        if not self._runs_this(worker):
+            self.others.add(worker.vcoreid)
         if self.stop_as:
             tell_to_stop(self.segment, self.seg, [worker.vcoreid], self.stop_as)
         return True
