@@ -144,6 +144,8 @@ def test_a_stop_beside_another_one_waits_along(notes: Notes, gate: Gate) -> None
     assert (done.returncode, done.stderr) == (1, f"Error: process 'box' still stops: pid {first} is about it\n")
     done = command("restart", "box")
     assert (done.returncode, done.stderr) == (1, f"Error: pid {first} stops 'box' just now\n")
+    with pytest.raises(NameInUse, match=rf"is just being stopped \(by pid {first}\): start it when that is done"):
+        define(notes).start()
     halt(first)
     done = command("stop", "box")
     assert (done.returncode, done.stderr) == (1, f"Error: pid {first}, which attends 'box', {way_out(first)}\n")

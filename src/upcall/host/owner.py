@@ -38,7 +38,10 @@ def open_for_owner(proc: Program) -> Segment:
             continue
         if not attend(segment):
             pid = segment.u32(slot_record_at(segment.seg, SUPERVISOR_SLOT) + const.AS_PID)
+            stops = segment.u32(segment.seg.procinfo + const.PI_STOP)
             segment.close()
+            if stops:
+                raise NameInUse(f"process {name!r} is just being stopped (by pid {pid}): start it when that is done")
             raise NameInUse(f"process {name!r} runs already (pid {pid}): stop it first, or use another name")
         # Somebody may have removed the file between our open and our lock: then it is not the one that others find.
         if files.is_in_place(segment):
