@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from upcall.check import explored
+from upcall.check.runner import about
 
 WRONG = '''
 from upcall.check import scenario
@@ -124,3 +128,36 @@ def test_errors_are_one_line(args: list[str], said: str, tmp_path: Path) -> None
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_was_explored_is_a_table_with_a_row_for_each_scenario(tmp_path: Path) -> None:
+    """Rows of scenarios that a run does not explore stay; with --all a group's name stands for its scenarios."""
+    page = tmp_path / "explored.md"
+    assert check("one_sends_usual", "--write", page).returncode == 0
+    (before,) = explored.read(page).values()
+    cells = before.split(" | ")
+    assert cells[0] == "| `one_sends_usual`"
+    assert cells[2:4] == ["0", "0"]
+    assert all(re.fullmatch(r"complete, [\d,]+", cell) for cell in cells[4:6])
+    assert check("--all", "litmus", "--write", page).returncode == 0
+    rows = explored.read(page)
+    assert rows.pop("one_sends_usual") == before
+    assert set(rows) == {name for group, name, _ in about() if group == "litmus"}
+    assert rows["sb"].endswith("| broken | broken |"), "store buffering: of sc alone not to be seen"
+    assert f"of {1 + len(rows)} scenarios" in page.read_text()
+
+
+def test_with_all_a_scenario_that_is_not_there_is_an_error() -> None:
+    """It once explored nothing, and was content."""
+    done = check("--all", "litmos")
+    assert done.returncode == 1
+    assert "no scenario 'litmos': did you mean litmus" in done.stderr
+
+
+def test_the_page_of_what_was_explored_has_every_scenario() -> None:
+    page = Path(__file__).resolve().parents[1] / "docs" / "explored.md"
+    rows = explored.read(page)
+    there = {name for _, name, _ in about()}
+    assert set(rows) == there, "run upcall check --all SCENARIO --write docs/explored.md"
+    assert explored.page([], rows) == page.read_text()
+    assert "BROKEN" not in page.read_text()

@@ -77,6 +77,29 @@ def test_a_share_is_no_longer_than_an_explorations_own_limit_and_bounded_ones_co
     assert (first.scenario, first.seconds) == ("whole", 7.0)
 
 
+def test_what_was_cut_short_is_explored_again_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`upcall check --all` once ended after 12 of its 50 minutes, with 47 explorations that had been cut short."""
+    needs = {"soon": 0.0, "later": 50.0, "never": 1000.0, "beyond": 1000.0}
+    tried: list[tuple[str, float]] = []
+
+    def explored(job: Job, told: object) -> Result:
+        tried.append((job.scenario, job.seconds))
+        short = job.seconds < needs[job.scenario]
+        # It never comes as far as at first: what is said in the end is the best.
+        covered = 3 - len(tried) if job.scenario == "never" else 0
+        return Result(job, Verdict(job.scenario, "sc", 0, 0, complete=not short, covered=covered, cut_short=short))
+
+    monkeypatch.setattr(running, "run", explored)
+    jobs = [Job(name, seconds=20.0 if name == "beyond" else 90.0) for name in needs]
+    results = {result.job.scenario: result for result in run_all(jobs, 1, 100.0)}
+    assert [name for name, _ in tried] == ["soon", "later", "never", "beyond", "later", "never"]
+    assert 20 < dict(tried[:4])["later"] < 35
+    assert 80 < dict(tried)["later"] <= 90
+    assert [results[name].verdict.complete for name in needs] == [True, True, False, False]
+    assert results["never"].verdict.covered == 0, "of its first time"
+    assert results["beyond"].job.seconds == 20, "all that it may have: not tried again"
+
+
 def test_it_is_told_how_explorations_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "EVERY_S", 0.0)
     told: list[Progress] = []

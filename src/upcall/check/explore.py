@@ -251,6 +251,7 @@ class Explorer(Model):
         if states >= self.limits.states:
             verdict.why = f"stopped after {states} states"
         elif time.monotonic() >= self.end_at:
+            verdict.cut_short = True
             verdict.why = f"stopped after {self.limits.seconds:.0f} s"
         return bool(verdict.why)
 

@@ -209,13 +209,14 @@ def _explored(plan: Plan, job: Job, told: Callable[[Verdict], object] | None) ->
             break
         if verdict.why.startswith("stopped"):
             limit = verdict.why if "states" in verdict.why else f"stopped after {job.seconds:.3g} s"
+            verdict.covered = covered
             verdict.why = (
                 f"every run with at most {covered} preemption(s); {limit} at the next"
                 if covered >= 0
                 else f"{limit}, before every run without a preemption was seen"
             )
             break
-        covered = bound
+        verdict.covered = covered = bound
     verdict.seconds = time.monotonic() - start
     return explorer, verdict
 

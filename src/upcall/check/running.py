@@ -2,7 +2,8 @@
 
 A run with a budget gives each exploration, when it begins, a share of what is left: what ends early leaves its share to
 those that come later. Those that are to be explored completely come first, with WHOLE times the share of the others: most
-end early. Those with a bound on switches come last, since they can use whatever is left.
+end early. Those with a bound on switches come last, since they can use whatever is left. What its share has cut short is
+explored once more, as long as what is left then gives it GROWTH times as much.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EVERY_S = 0.25
 LEAST_S = 0.05
 """The least share: something of each is explored, even if the budget is used up."""
 WHOLE = 3
+GROWTH = 1.5
 CELLS = 3
 
 
@@ -95,6 +97,9 @@ class Run:
         self.workers = max(1, min(workers, self.total))
         self.begun = time.monotonic()
         self.end = None if seconds is None else self.begun + seconds
+        self.wanted = {_key(job): job.seconds for job in self.waiting}
+        self.short: dict[tuple[str, str], Result] = {}
+        """The best so far of those that were cut short by their share, not by their own limit."""
         self.told = told
         self.running: dict[int, tuple[Job, float]] = {}
         """By place in `cells`: what runs, and since when."""
@@ -103,10 +108,36 @@ class Run:
         self.cells = get_context("fork").RawArray("d", CELLS * self.workers)
 
     def results(self) -> Iterator[Result]:
-        """Runs all; each result as it ends."""
-        if self.workers == 1:
-            yield from self._alone()
-            return
+        """Runs all; each result as it ends, or when there is no time to come further with it."""
+        yield from self._finished()
+        while again := self._worth_more():
+            self.waiting = [replace(job, seconds=self.wanted[_key(job)]) for job in again]
+            yield from self._finished()
+        yield from self.short.values()
+
+    def _finished(self) -> Iterator[Result]:
+        """Runs what waits; yields what was not cut short."""
+        for result in self._alone() if self.workers == 1 else self._side_by_side():
+            key = _key(result.job)
+            before = self.short.pop(key, None)
+            best = result
+            if before is not None and _reach(before) > _reach(result):
+                best = replace(before, job=result.job)
+            if result.verdict.cut_short and self.end is not None and result.job.seconds < self.wanted[key]:
+                self.short[key] = best
+            else:
+                yield best
+
+    def _worth_more(self) -> list[Job]:
+        """Those that were cut short and would now get enough more time than they had."""
+        if not self.short or self.end is None:
+            return []
+        jobs = [result.job for result in self.short.values()]
+        part = (self.end - time.monotonic()) * self.workers / sum(map(_parts, jobs))
+        return [job for job in jobs if part * _parts(job) > GROWTH * job.seconds]
+
+    def _side_by_side(self) -> Iterator[Result]:
+        """All of them, several at once, in processes of their own."""
         fork = get_context("fork")
         with ProcessPoolExecutor(self.workers, mp_context=fork, initializer=_keep, initargs=(self.cells,)) as pool:
             places: dict[Future[Result], int] = {}
@@ -169,7 +200,13 @@ class Run:
             states, speed, bound = self.cells[CELLS * place : CELLS * (place + 1)]
             at = None if bound < 0 else int(bound)
             standing.append(Standing(job, int(states), speed, at, now - since, job.seconds))
-        return Progress(standing, len(self.spent), self.total, now - self.begun, self._left(standing, now))
+        return Progress(
+            standing,
+            self.total - len(self.waiting) - len(standing),
+            self.total,
+            now - self.begun,
+            self._left(standing, now),
+        )
 
     def _left(self, standing: list[Standing], now: float) -> float | None:
         """Those that wait take as long as those before did; those that run, too, or if they have run longer already, until
@@ -186,6 +223,16 @@ class Run:
 
 def _parts(job: Job) -> int:
     return WHOLE if job.preemptions is None else 1
+
+
+def _key(job: Job) -> tuple[str, str]:
+    return job.scenario, job.model
+
+
+def _reach(result: Result) -> tuple[bool, int, int]:
+    """How far an exploration came: to be compared with another of the same job."""
+    verdict = result.verdict
+    return not verdict.cut_short, verdict.covered, verdict.states
 
 
 def run_all(

@@ -34,7 +34,8 @@ class Violation:
 class Verdict:
     """What an exploration found. `complete`: every state was seen; else `why` says what was left out. `accesses` are those
     of all moves explored; `ran` those for which code ran, repeated runs included. `cpu`: seconds of one core. `bound`: the
-    bound on switches that it was explored with."""
+    bound on switches that it was explored with; `covered`: every run with at most so many was seen (-1: not even those).
+    `cut_short`: its time was over before all that was asked for was seen."""
 
     scenario: str
     model: str
@@ -53,6 +54,8 @@ class Verdict:
     seconds: float = 0.0
     cpu: float = 0.0
     bound: int | None = None
+    covered: int = -1
+    cut_short: bool = False
 
     @property
     def speed(self) -> float:

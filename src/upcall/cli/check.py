@@ -6,9 +6,10 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -45,7 +46,11 @@ MINUTES, MINUTES_OF_ALL = 4.0, 50.0
 )
 @click.option("--exhibit", help="What is known to break in others' algorithms: a name, or 'list'.")
 @click.option("--necessity", is_flag=True, help="Take out each fence, test and order of the protocol: what breaks?")
-@click.option("--write", type=click.Path(dir_okay=False, path_type=Path), help="Write the table of --necessity there.")
+@click.option(
+    "--write",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the table there: what was explored, or --necessity's.",
+)
 @click.option("--list", "only_list", is_flag=True, help="List the scenarios.")
 @click.option("--save", type=click.Path(file_okay=False, path_type=Path), help="Write violations into this folder.")
 @click.option(
@@ -88,7 +93,7 @@ def check(
       upcall check
       upcall check --list
       upcall check litmus classics
-      upcall check --all
+      upcall check --all --write explored.md
       upcall check --minutes 1
       upcall check two_send --random 10000 --depth 4
       upcall check my_lock.py --model tso --html story.html
@@ -123,7 +128,7 @@ def check(
         _list(scenarios)
         return
     if everything:
-        todo = [job for job in runner.all_jobs(seconds) if not scenarios or job.scenario in scenarios]
+        todo = _asked_for(scenarios, runner.all_jobs(seconds))
     else:
         todo = _jobs(scenarios, model, deaths, stops, preemptions, seconds)
     if runs is not None:
@@ -131,7 +136,7 @@ def check(
     if minutes is None and not scenarios:
         minutes = MINUTES_OF_ALL if everything else MINUTES
     results = run_jobs([dataclasses.replace(job, deepen=True) for job in todo], jobs, minutes)
-    _report(results, as_json, all_steps)
+    _report(results, as_json, all_steps, write)
     keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
     if not all(result.ok for result in results):
         sys.exit(1)
@@ -191,6 +196,24 @@ def _file_of(asked: str) -> tuple[str, str]:
     return (file, one) if file.endswith(".py") else ("", "")
 
 
+def _asked_for(asked: tuple[str, ...], jobs: list[Job]) -> list[Job]:
+    """Those of these scenarios, or of these groups; all, if none is named."""
+    from ..check.runner import about
+
+    group = {name: group for group, name, _ in about()}
+    known = dict.fromkeys([*group, *group.values()])
+    for name in asked:
+        if name not in known:
+            _no_scenario(name, known)
+    return [job for job in jobs if not asked or job.scenario in asked or group[job.scenario] in asked]
+
+
+def _no_scenario(name: str, known: Iterable[str]) -> NoReturn:
+    near = get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    raise click.ClickException(f"no scenario {name!r}: {hint}See upcall check --list, or give a FILE.py")
+
+
 def _jobs(
     asked: tuple[str, ...], models: tuple[str, ...], deaths: int | None, stops: int | None, preemptions: int | None,
     seconds: float,
@@ -218,9 +241,7 @@ def _jobs(
             if name in others:
                 found += others[name]
             elif name not in known and name != "protocol":
-                near = get_close_matches(name, [*known, *others], 3, 0.5)
-                hint = f"did you mean {' or '.join(near)}? " if near else ""
-                raise click.ClickException(f"no scenario {name!r}: {hint}See upcall check --list, or give a FILE.py")
+                _no_scenario(name, [*known, *others])
         for job in own:
             if not names or job.scenario in names or "protocol" in names:
                 changes: dict[str, Any] = {
@@ -249,7 +270,11 @@ def run_jobs(todo: list[Job], jobs: int, minutes: float | None = None) -> list[R
     return sorted(results, key=lambda result: order[result.job.scenario, result.job.model])
 
 
-def _report(results: list[Result], as_json: bool, all_steps: bool) -> None:
+def _report(results: list[Result], as_json: bool, all_steps: bool, write: Path | None) -> None:
+    if write is not None:
+        from ..check import explored
+
+        write.write_text(explored.page(results, explored.read(write)))
     if as_json:
         print_json([result_json(result) for result in results])
         return

@@ -115,7 +115,9 @@ class Attached:
             if name == 0:
                 return
             s.note("named", name)
-            claim.store(name)
+            claim.exchange(
+                name
+            )  # in the protocol, too, what claims is a read-modify-write, which publishes all before it
             assert claim.cas(name, 0), "G4: what it has claimed was taken from one that lives"
             slots.give_back(SLOT)
             s.note("left")
