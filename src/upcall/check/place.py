@@ -101,7 +101,7 @@ def place(request, frames):
     found.parts.append(request)
     for frame in frames:
         found.parts.append((id(frame.f_code), frame.f_lasti))
-        variables: dict = frame.f_locals
+        variables: dict = dict(frame.f_locals)  # a mapping of its own kind since Python 3.13
         found.parts.append(len(variables))
         found.add_mapping(variables)
     return None if found.opaque else tuple(found.parts)
