@@ -153,6 +153,7 @@ def test_a_stop_beside_another_one_waits_along(notes: Notes, gate: Gate) -> None
         second.result()
     go_on(first)
     third = Later(lambda: stop("box", None, lines.append))
+    until(lambda: len(lines) == 2, "a word of the third one")
     gate.open()
     assert ended(first) == 0
     assert third.result() == {"removed": True, "left": ""}
@@ -183,6 +184,16 @@ def test_a_start_with_other_tables_does_not_wait_for_a_stopped_worker_without_a_
     proc.stop(timeout=LONG_S)
     numbers = [note[1] for note in notes.read()]
     assert numbers == ([1, 2] if on_hang == "wait" else [1, 1, 2])
+
+
+def test_threads_that_take_over_from_a_stopped_worker_name_it(notes: Notes, log: Path) -> None:
+    bereave(define(notes, vcores=1).start())
+    worker = halt(pids()[0])
+    start = Later(define(notes, vcores=1, host="thread").start)
+    until(lambda: f"box/vcore 0: is to end, and pid {worker} {way_out(worker)}" in log.read_text(), "its name")
+    go_on(worker)
+    start.result().stop()
+    assert not (folder() / "box").exists()
 
 
 # Whoever asks a supervisor

@@ -17,11 +17,13 @@ from ..kern import const
 from ..kern.layout import Seg, vcpd_at
 from .defined import make_all
 from .definition import Program
+from .linux import how_to_go_on, is_stopped
 from .owner import finish, left_over, living, open_for_owner, tell_to_stop, write_tables
 from .segment import Segment
-from .settle import open_host, settle, wait_for_end
+from .settle import Host, open_host, settle, wait_for_end
 from .signals import blocked
 from .sources import Sources
+from .stopping import TELL_MAX_S, TELL_S
 from .stops import StopSignals, held
 from .watch import Watcher
 from .wire import SUPERVISOR_SOCKET
@@ -37,15 +39,28 @@ def end_workers(proc: Program, segment: Segment, seg: Seg) -> None:
     for host in hosts:
         log.warning("%s/vcore %d: ends its running worker, pid %d", proc.name, host.vcoreid, host.pid)
         segment.put_u64(vcpd_at(seg, host.vcoreid) + const.VCPD_LEAVE, host.name)
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(host.pidfd, signal.SIGTERM)
+        _tell(host)
     for host in hosts:
-        wait_for_end(host.pidfd)
+        pause, seen_stopped = TELL_S, False
+        while not wait_for_end(host.pidfd, int(pause * 1000)):
+            pause = min(2 * pause, TELL_MAX_S)
+            _tell(host)  # once more: a signal that comes just before user code enters a system call is slept over
+            if pause == TELL_MAX_S and not seen_stopped and is_stopped(host.pid):
+                seen_stopped = True
+                log.warning(
+                    "%s/vcore %d: is to end, and pid %d %s",
+                    proc.name, host.vcoreid, host.pid, how_to_go_on(host.pid),
+                )  # fmt: skip
         os.close(host.pidfd)
         settle(segment, seg, host.vcoreid, ended=host.pid)
     living(segment, seg)  # and those that have died since we came
     segment.put_u64(seg.procinfo + const.PI_NUM_VCORES, proc.definition.vcores)
     write_tables(proc, segment)
+
+
+def _tell(host: Host) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(host.pidfd, signal.SIGTERM)
 
 
 class ThreadsInBackground:
