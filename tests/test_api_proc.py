@@ -36,7 +36,7 @@ from procs import (
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
-from upcall.host.segment import folder
+from upcall.host.segment import Geometry, folder
 from upcall.host.tables import queues
 from upcall.kern import const
 from upcall.kern.layout import evq_at, mbox_at, vcpd_at
@@ -141,10 +141,11 @@ def test_names_of_queues_and_types_are_free_text(name: str, notes: Notes) -> Non
         ({"mailbox": 5}, ValueError, "mailbox=5 of queue 'orders'"),
         ({"handler": 5}, TypeError, "handler 5 of queue 'orders' must be callable"),
         ({"on_full": "drop"}, ValueError, "on_full='drop' must be one of 'block', 'raise', 'bit'"),
-        ({"limit": 0}, ValueError, "limit=0 must be a positive int, or None"),
-        ({"limit": -3}, ValueError, "limit=-3 must be a positive int, or None"),
-        ({"limit": True}, ValueError, "limit=True must be a positive int, or None"),
-        ({"limit": 1.5}, ValueError, "limit=1.5 must be a positive int, or None"),
+        ({"limit": 0}, ValueError, "limit=0 must be an int from 1 to 2**64-1, or None"),
+        ({"limit": -3}, ValueError, "limit=-3 must be an int from 1 to 2**64-1, or None"),
+        ({"limit": True}, ValueError, "limit=True must be an int from 1 to 2**64-1, or None"),
+        ({"limit": 1.5}, ValueError, "limit=1.5 must be an int from 1 to 2**64-1, or None"),
+        ({"limit": 1 << 64}, ValueError, f"limit={1 << 64} must be an int from 1 to 2**64-1, or None"),
         ({"limit": 5, "flags": EventFlag.VCORE_PRIVATE}, ValueError, "a limit needs a mailbox of its own"),
     ],
 )
@@ -222,20 +223,64 @@ def test_asking_for_a_queue_again_gives_the_same_one() -> None:
     assert proc.definition.queues["orders"].limit == 3
 
 
-def test_more_queues_than_a_segment_holds_is_an_error_that_leaves_nothing() -> None:
+def test_a_queue_is_not_defined_again_with_other_options() -> None:
     proc = Proc("box", vcores=1)
-    for i in range(65):
-        proc.queue(f"q{i}")
-    with pytest.raises(upcall.SegmentError, match=r"no room for queue 'q64': 'box' has its 64 queues"):
-        proc.start()
+    orders = proc.queue("orders", limit=3)
+    assert proc.queue("orders", limit=3) is orders
+    with pytest.raises(ValueError, match="queue 'orders' of 'box' is defined already, with other options"):
+        proc.queue("orders", limit=4)
+    assert proc.definition.queues["orders"].limit == 3
+
+
+def test_only_a_mailbox_of_a_queues_own_is_shared() -> None:
+    proc = Proc("box", vcores=1)
+    proc.queue("spam", flags=EventFlag.SPAM_PUBLIC)
+    proc.queue("orders")
+    with pytest.raises(ValueError, match="mailbox='spam' of queue 'more': that queue has no mailbox of its own"):
+        proc.queue("more", mailbox="spam")
+    with pytest.raises(ValueError, match="limit=3 of queue 'more': a limit needs a mailbox of its own"):
+        proc.queue("more", mailbox="orders", limit=3)
+
+
+def test_the_limits_of_the_readme_can_be_reached(notes: Notes) -> None:
+    proc = Proc("box", vcores=1)
+    queues = [proc.queue(f"q{i}") for i in range(1024)]
+    for i in range(992):
+        proc.on(f"t{i}")(lambda ev: notes(ev.type, ev.queue))
+    with pytest.raises(ValueError, match="queue 'more': 'box' has 1024 already, as many as a process can have"):
+        proc.queue("more")
+    with running(proc):
+        queues[1023].send("t991")
+        with pytest.raises(upcall.SegmentError, match="no room for event type 't992': 'box' has 992, as many as"):
+            queues[0].send("t992")
+    assert notes.read() == [["t991", "q1023"]]
+
+
+@pytest.mark.parametrize("vcores", [1, 100, 512, 1024])
+def test_there_are_attach_slots_for_all_vcores_and_as_many_senders(vcores: int) -> None:
+    geometry = Geometry.for_memory(vcores, 1 << 30)
+    geometry.check()
+    assert geometry.max_slots > 3 * vcores
 
 
 def test_more_types_than_a_segment_holds_is_an_error_that_leaves_nothing() -> None:
     proc = Proc("box", vcores=1)
-    for i in range(225):
+    for i in range(993):
         proc.on(f"t{i}")(print)
-    with pytest.raises(upcall.SegmentError, match=r"no room for event type 't224': 'box' has its 224 types"):
+    with pytest.raises(upcall.SegmentError, match="no room for event type 't992': 'box' has 992, as many as"):
         proc.start()
+
+
+def test_a_definition_with_more_queues_than_the_segment_that_was_left_says_the_way_out() -> None:
+    abandon(Proc("box", vcores=1))
+    larger = Proc("box", vcores=1)
+    for i in range(257):
+        larger.queue(f"q{i}")
+    with pytest.raises(
+        upcall.SegmentError, match=r"no room for queue 'q256': 'box' has 256, .* clean --discard removes it"
+    ):
+        larger.start()
+    discard("box")
 
 
 @pytest.mark.parametrize(

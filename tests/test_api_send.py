@@ -20,6 +20,7 @@ import upcall
 from procs import LONG_S, Gate, Notes, Words, abandon, discard, ended, forked, left, output, program, running, until
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, MailboxFull, NoSuchQueue, NoSuchType, Proc, VCoreIdError, inspect
+from upcall.host.segment import Geometry
 
 F = EventFlag
 SIZES = [0, 1, 88, 89, 512, 513, 32768, 32769, 1 << 20, 8 << 20]
@@ -515,6 +516,19 @@ def test_two_queues_may_share_a_mailbox_and_its_order(notes: Notes) -> None:
     assert notes.read() == [[("first", "second")[i % 2], i] for i in range(50)]
 
 
+def test_a_queue_that_shares_a_mailbox_shares_its_limit(notes: Notes, gate: Gate) -> None:
+    proc, first = held(notes, gate, on_full="raise", limit=2)
+    second = proc.queue("second", mailbox=first, on_full="raise")
+    third = proc.queue("third", mailbox=second, on_full="raise")
+    with running(proc):
+        first.send("order")
+        third.send("order")
+        for queue in (first, second, third):
+            with pytest.raises(MailboxFull, match=rf"queue '{queue.name}' of 'box' is full \(limit=2\)"):
+                queue.send("order")
+        gate.open()
+
+
 # Kernel events and signals
 
 
@@ -573,7 +587,7 @@ def test_a_full_queue_that_raises_says_so_and_recovers(notes: Notes, gate: Gate)
     with running(proc):
         for i in range(3):
             queue.send("order", arg1=i)
-        with pytest.raises(MailboxFull, match="queue 'orders' of 'box' is full: let it drain") as caught:
+        with pytest.raises(MailboxFull, match=r"queue 'orders' of 'box' is full \(limit=3\): let it drain") as caught:
             queue.send("order", arg1=99)
         assert caught.value.sent == 0
         gate.open(3)
@@ -769,7 +783,8 @@ def test_more_threads_than_slots_one_after_the_other(notes: Notes) -> None:
     assert [note[0] for note in notes.read()] == list(range(600))
 
 
-def test_more_threads_than_slots_at_once_is_an_error(notes: Notes) -> None:
+def test_more_threads_than_slots_at_once_is_an_error(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Geometry, "max_slots", 256)
     proc, queue = echo(notes)
     errors: list[BaseException] = []
     with running(proc):

@@ -164,12 +164,12 @@ class Proc(Doors, SourceDoors):
         on_death: Literal["redeliver", "dead-letter", "report"] = "redeliver",
         max_redeliveries: int = const.REDELIVERIES_USUAL,
     ) -> Queue:
-        """Defines an event queue, or returns the one of this name.
+        """Defines an event queue, or returns the one of this name (ValueError if it was defined with other options).
 
         `flags` how it delivers (default: a work queue with a mailbox of its own; any vcore may take an event); `vcore` the
-        vcore it prefers; `mailbox` another queue, to share its mailbox, or "vcore" for the vcore's public one; `handler`
-        for types without a handler of their own; `on_full` what a sender does without room; `limit` the most events that
-        may wait (concurrent senders may exceed it by one each). FlagError if flags contradict each other.
+        vcore it prefers; `mailbox` another queue, to share its mailbox and its limit, or "vcore" for the vcore's public one;
+        `handler` for types without a handler of their own; `on_full` what a sender does without room; `limit` the most
+        events that may wait (concurrent senders may exceed it by one each). FlagError if flags contradict each other.
 
         `on_death` what becomes of an event that was in the hands of a worker when it died (G4): "redeliver" it, to any
         worker, up to `max_redeliveries` times (0..14), then it is a dead letter (see `Remote.dead_letters`); "dead-letter"
@@ -185,9 +185,7 @@ class Proc(Doors, SourceDoors):
             raise TypeError(
                 f"flags={flags!r} must be EventFlag, for example EventFlag.IPI | EventFlag.INDIR | EventFlag.FALLBACK"
             )
-        shared = mailbox.name if isinstance(mailbox, Queue) else mailbox
-        if shared not in (None, "vcore") and shared not in self.definition.queues:
-            raise ValueError(f"mailbox={shared!r} of queue {name!r}: define that queue first, or use 'vcore'")
+        shared = self._shared(name, mailbox)
         check_flags(flags, own_mailbox=shared not in (None, "vcore"))
         no_own = bool(flags & (EventFlag.SPAM_PUBLIC | EventFlag.VCORE_PRIVATE))
         if no_own and shared not in (None, "vcore"):
@@ -202,9 +200,9 @@ class Proc(Doors, SourceDoors):
             _check_handler(f"queue {name!r}", handler)
         if on_full not in ON_FULL:
             raise ValueError(f"on_full={on_full!r} must be one of 'block', 'raise', 'bit'")
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"limit={limit!r} must be a positive int, or None")
-        if limit is not None and (no_own or shared == "vcore"):
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < 1 << 64):
+            raise ValueError(f"limit={limit!r} must be an int from 1 to 2**64-1, or None")
+        if limit is not None and (no_own or shared is not None):
             raise ValueError(f"limit={limit} of queue {name!r}: a limit needs a mailbox of its own")
         if on_death not in ON_DEATH:
             raise ValueError(f"on_death={on_death!r} must be one of 'redeliver', 'dead-letter', 'report'")
@@ -218,7 +216,7 @@ class Proc(Doors, SourceDoors):
                 f"max_redeliveries={max_redeliveries!r} must be an int, not {builtins.type(max_redeliveries).__name__}"
             )
         _number("max_redeliveries", max_redeliveries, 0, const.REDELIVERIES_MAX)
-        self.definition.queues[name] = QueueSpec(
+        spec = QueueSpec(
             name,
             flags,
             vcore,
@@ -229,8 +227,34 @@ class Proc(Doors, SourceDoors):
             ON_DEATH[on_death],
             max_redeliveries,
         )
-        self._queues[name] = Queue(self, name)
-        return self._queues[name]
+        return self._define_queue(spec)
+
+    def _shared(self, name: str, mailbox: str | Queue | None) -> str | None:
+        """Whose mailbox a queue is to have, of those with one of their own; "vcore", or None: its own."""
+        shared = mailbox.name if isinstance(mailbox, Queue) else mailbox
+        if shared is None or shared == "vcore":
+            return shared
+        spec = self.definition.queues.get(shared) if isinstance(shared, str) else None
+        if spec is None:
+            raise ValueError(f"mailbox={shared!r} of queue {name!r}: define that queue first, or use 'vcore'")
+        if spec.mailbox == "vcore":
+            raise ValueError(f"mailbox={shared!r} of queue {name!r}: that queue has no mailbox of its own; use 'vcore'")
+        return spec.mailbox or shared
+
+    def _define_queue(self, spec: QueueSpec) -> Queue:
+        queues = self.definition.queues
+        if queues.get(spec.name, spec) != spec:
+            raise ValueError(
+                f"queue {spec.name!r} of {self.name!r} is defined already, with other options: use another name"
+            )
+        if spec.name not in queues:
+            if len(queues) == const.MAX_QUEUES:
+                raise ValueError(
+                    f"queue {spec.name!r}: {self.name!r} has {len(queues)} already, as many as a process can have"
+                )
+            queues[spec.name] = spec
+            self._queues[spec.name] = Queue(self, spec.name)
+        return self._queues[spec.name]
 
     def kernel_queue(self, kind: EventType, queue: Queue | str) -> None:
         """Registers a queue for a kernel event; without one such events are dropped, by choice of the process."""

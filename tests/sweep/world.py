@@ -41,7 +41,7 @@ class World(Bench):
     def __init__(self, scene: Any, ledger: Ledger) -> None:
         self.scene, self.ledger = scene, ledger
         scene.ledger = ledger
-        Geometry.for_memory = lambda vcores, memory: geometry(scene)  # type: ignore[method-assign,assignment]
+        Geometry.for_memory = lambda *sizes: geometry(scene)  # type: ignore[method-assign,assignment]
         self.layout, self.pages, self.arena, self.ucq = layout, pages, arena, ucq
         self.mbox, self.event, self.proc = mbox, event, kernel
         self.program = upcall.Proc(NAME, vcores=scene.vcores, spin_us=0)

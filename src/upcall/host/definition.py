@@ -74,7 +74,6 @@ class Definition:
     queues: dict[str, QueueSpec] = field(default_factory=dict)
     registrations: list[Registration] = field(default_factory=list)
     kernel_queues: dict[EventType, str] = field(default_factory=dict)
-    types: list[str] = field(default_factory=list)
     mains: list[Callable[[], object]] = field(default_factory=list)
     sources: list[SourceSpec] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)

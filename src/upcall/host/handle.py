@@ -28,7 +28,7 @@ from ..errors import (
 from ..flags import EventFlag, EventType
 from ..front import port
 from ..kern import const
-from ..kern.layout import Seg
+from ..kern.layout import Seg, evq_at, mbox_at
 from . import tables
 from .segment import Segment
 
@@ -202,8 +202,9 @@ class Handle:
             if queue != const.NO_VCORE
             else repr(self.name)
         )
+        limited = self._limited(queue) if status == const.FULL else ""
         errors: dict[int, UpcallError] = {
-            const.FULL: MailboxFull(f"{where} is full: let it drain, or give the process more memory"),
+            const.FULL: MailboxFull(f"{where} is full{limited}, or give the process more memory"),
             const.BUSY: MailboxBusy(f"{where} is busy: too many senders at once, nothing was sent; try again"),
             const.GONE: ProcessGone(f"process {self.name!r} is ending and takes no more events"),
             const.BAD_QUEUE: NoSuchQueue(f"{where} is not there"),
@@ -213,6 +214,13 @@ class Handle:
             const.CORRUPT: SegmentError(f"{where}: its mailbox is damaged"),
         }
         raise errors.get(status, SegmentError(f"{where}: status {status}"))
+
+    def _limited(self, queue: int) -> str:
+        """What may be done about a full queue, by its limit."""
+        segment, seg = self.segment, self.segment.seg
+        box = segment.u32(evq_at(seg, queue) + const.EVQ_MBOX) if queue < seg.max_queues else 0
+        limit = segment.u64(mbox_at(seg, box - 1) + const.MB_LIMIT) if 0 < box <= seg.nr_mboxes else 0
+        return f" (limit={limit}): let it drain, raise the limit" if limit else ": let it drain"
 
     def fail_forked(self) -> NoReturn:
         """A handle of a forked parent."""

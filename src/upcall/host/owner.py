@@ -33,7 +33,8 @@ def open_for_owner(proc: Program) -> Segment:
         except NoSuchProcess:
             # Attended from its first moment: nobody can clean it up, or start it, between its making and its start.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
-                segment = files.create(name, Geometry.for_memory(definition.vcores, definition.memory), attended=True)
+                geometry = Geometry.for_memory(definition.vcores, definition.memory, len(definition.queues))
+                segment = files.create(name, geometry, attended=True)
                 return _taken_over(proc, segment)
             continue
         if not attend(segment):

@@ -77,16 +77,17 @@ class Geometry:
     """The seven numbers from which every offset follows."""
 
     max_vcores: int
-    max_queues: int = 64
-    max_types: int = 256
-    max_slots: int = 256
+    max_queues: int = 256
+    max_types: int = const.MAX_TYPES
+    max_slots: int = 1024
     page_slots: int = const.PAGE_SLOTS
     nr_pages: int = 0
     nr_spans: int = 0
 
     @classmethod
-    def for_memory(cls, vcores: int, memory: int) -> Geometry:
-        """Half of the memory for pages, half for payload blocks; room for twice the vcores, at least 16."""
+    def for_memory(cls, vcores: int, memory: int, queues: int = 0) -> Geometry:
+        """Half of the memory for pages, half for payload blocks; room for twice the vcores (at least 16) and queues (at
+        least 256), for every type that there can be, and for four attached threads for each vcore (at least 1024)."""
         page = const.PAGE_HEADER + const.PAGE_SLOTS * const.SLOT_SIZE
         nr_pages, nr_spans = memory // 2 // page, memory // 2 // const.SPAN_SIZE
         max_vcores = min(const.MAX_VCORES, max(16, 2 * vcores))
@@ -96,7 +97,13 @@ class Geometry:
             )
         if nr_pages >= const.PAGE_MASK:
             raise ValueError(f"memory={memory} bytes is more than a segment can hold ({const.PAGE_MASK * page * 2})")
-        return cls(max_vcores=max_vcores, nr_pages=nr_pages, nr_spans=nr_spans)
+        return cls(
+            max_vcores=max_vcores,
+            max_queues=min(const.MAX_QUEUES, max(cls.max_queues, 2 * queues)),
+            max_slots=min(const.MAX_SLOTS, max(cls.max_slots, 4 * max_vcores)),
+            nr_pages=nr_pages,
+            nr_spans=nr_spans,
+        )
 
     def check(self) -> None:
         """SegmentError if a number is outside its limits."""

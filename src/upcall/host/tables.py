@@ -54,20 +54,26 @@ def _locked(segment: Segment, seg: Seg) -> None:
         raise SegmentError(f"the tables of {segment.name!r} are being changed by another process: try again")
 
 
-def register_type(segment: Segment, seg: Seg, name: str) -> int:
-    """The number of a program type, registered now if it is new. SegmentError if the table is full."""
+def register_type(segment: Segment, seg: Seg, name: str, known: dict[str, int] | None = None) -> int:
+    """The number of a program type, registered now if it is new. SegmentError if the table is full. `known`: the numbers of
+    those that there are, kept by whoever registers many, so that they are not read each time."""
     check_type_name(name)
     _locked(segment, seg)
     try:
-        known = {text: number for number, text in types(segment).items()}
+        known = {} if known is None else known
+        if len(known) != segment.u32(segment.seg.procinfo + const.PI_NR_TYPES):
+            known |= {text: number for number, text in types(segment).items()}
         if name in known:
             return known[name]
         number = const.TYPE_PROGRAM + len(known)
         if number >= segment.geometry.max_types:
-            raise SegmentError(f"no room for event type {name!r}: {segment.name!r} has its {len(known)} types")
+            raise SegmentError(
+                f"no room for event type {name!r}: {segment.name!r} has {len(known)}, as many as a process can have"
+            )
         segment.put_text(segment.seg.types + number * const.NAME_BYTES, name)
         # The name before the count (a release): pairs with `types`, which reads the count first (an acquire).
         segment.put_u32(segment.seg.procinfo + const.PI_NR_TYPES, len(known) + 1)
+        known[name] = number
         return number
     finally:
         proc_unlock(seg)
@@ -85,17 +91,23 @@ def register_queue(
     on_full: int,
     on_death: int = const.ON_DEATH_REDELIVER,
     max_redeliveries: int = const.REDELIVERIES_USUAL,
+    known: dict[str, int] | None = None,
 ) -> int:
     """The number of an event queue, registered now if it is new; a known one keeps its mailbox and takes the rest.
-    `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares. SegmentError if it had
-    another one in which events wait."""
+    `mailbox`: -1 its own, -2 none (a vcore's), else the number of the queue whose mailbox it shares, with its limit.
+    SegmentError if it had another one in which events wait. `known` as for `register_type`."""
     check_queue_name(name)
     _locked(segment, seg)
     try:
-        known = {text: number for number, text in queues(segment).items()}
+        known = {} if known is None else known
+        if len(known) != segment.u32(segment.seg.procinfo + const.PI_NR_QUEUES):
+            known |= {text: number for number, text in queues(segment).items()}
         number = known.get(name, len(known))
         if number >= segment.geometry.max_queues:
-            raise SegmentError(f"no room for queue {name!r}: {segment.name!r} has its {len(known)} queues")
+            raise SegmentError(
+                f"no room for queue {name!r}: {segment.name!r} has {len(known)}, as many as its segment was made for: "
+                "upcall clean --discard removes it, with what waits in it; a new one is made for the definition"
+            )
         at = evq_at(segment.seg, number)
         if mailbox == -2:
             box = 0
@@ -111,7 +123,7 @@ def register_queue(
                 f"queue {name!r} of {segment.name!r} has another mailbox now, and events wait in its former one, where "
                 "nobody would look: let the former definition handle them first"
             )
-        if box:
+        if mailbox == -1:
             segment.put_u64(mbox_at(segment.seg, box - 1) + const.MB_LIMIT, limit)
         segment.put_u32(at + const.EVQ_FLAGS, flags)
         segment.put_u32(at + const.EVQ_VCORE, vcore)
@@ -125,6 +137,7 @@ def register_queue(
             # The entry before the count (a release): pairs with `queues`, which reads the count first (an acquire). A
             # sender has the number from there, so the protocol's own looks at the entry need no order.
             segment.put_u32(segment.seg.procinfo + const.PI_NR_QUEUES, number + 1)
+            known[name] = number
         return number
     finally:
         proc_unlock(seg)

@@ -431,22 +431,19 @@ def bind_tables(proc: Program, segment: Segment) -> None:
     definition = proc.definition
     seg = segment.attach(const.ROLE_SUPERVISOR)
     try:
-        for item in definition.registrations:
-            if isinstance(item.type, str):
-                tables.register_type(segment, seg, item.type)
-        for source in definition.sources:
-            if isinstance(source.type, str):
-                tables.register_type(segment, seg, source.type)
+        types: dict[str, int] = {}
+        for kind in [item.type for item in definition.registrations] + [source.type for source in definition.sources]:
+            if isinstance(kind, str):
+                tables.register_type(segment, seg, kind, types)
+        queues: dict[str, int] = {}
         for spec in definition.queues.values():
-            known = {text: number for number, text in tables.queues(segment).items()}
-            mailbox = -1 if spec.mailbox is None else -2 if spec.mailbox == "vcore" else known[spec.mailbox]
+            mailbox = -1 if spec.mailbox is None else -2 if spec.mailbox == "vcore" else queues[spec.mailbox]
             tables.register_queue(
                 segment, seg, spec.name, flags=int(spec.flags), vcore=spec.vcore, mailbox=mailbox, limit=spec.limit,
-                on_full=spec.on_full, on_death=spec.on_death, max_redeliveries=spec.max_redeliveries,
+                on_full=spec.on_full, on_death=spec.on_death, max_redeliveries=spec.max_redeliveries, known=queues,
             )  # fmt: skip
-        known = {text: number for number, text in tables.queues(segment).items()}
         for kind, name in definition.kernel_queues.items():
-            tables.register_kernel_queue(segment, kind, known[name])
+            tables.register_kernel_queue(segment, kind, queues[name])
     finally:
         segment.detach(seg)
 
