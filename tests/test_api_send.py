@@ -183,10 +183,29 @@ def test_an_argument_that_is_no_int_is_refused(value: Any, notes: Notes) -> None
 def test_an_argument_past_its_limit_names_the_argument_and_the_value(notes: Notes) -> None:
     proc, queue = echo(notes)
     with running(proc):
-        with pytest.raises(OverflowError, match="arg1=65536 does not fit 16 bits"):
-            queue.send("order", arg1=65536)
-        with pytest.raises(OverflowError, match="arg2=4294967296 does not fit 32 bits"):
-            queue.send("order", arg2=1 << 32)
+        for name, bits in (("arg1", 16), ("arg2", 32), ("arg3", 64), ("arg4", 64)):
+            for value in (1 << bits, 1 << 80, -1):
+                with pytest.raises(OverflowError, match=f"{name}={value} does not fit {bits} bits"):
+                    queue.send("order", **{name: value})
+            with pytest.raises(TypeError, match=f"{name}=1.5 must be an int, not float"):
+                queue.send("order", **{name: 1.5})
+    assert notes.read() == []
+
+
+@pytest.mark.parametrize("on_full", ["block", "raise", "bit"])
+def test_a_payload_that_never_fits_is_refused_and_nobody_waits_for_room(on_full: Any, notes: Notes) -> None:
+    proc = Proc("box", vcores=1, memory="8 MiB")
+    queue = proc.queue("orders", on_full=on_full)
+    proc.on("order")(lambda ev: notes(len(ev.payload)))
+    with running(proc):
+        for send in (queue.send, lambda kind, payload: queue.send_many(kind, [payload]), proc.vcore(0).send):
+            for kind in (bytes, bytearray):
+                with pytest.raises(
+                    ValueError, match=f"payload of {(4 << 20) + 1} bytes: 'box' takes at most {4 << 20}"
+                ):
+                    send("order", kind((4 << 20) + 1))
+        queue.send("order", bytes(4 << 20))
+    assert notes.read() == [[4 << 20]]
 
 
 # send_many
@@ -575,7 +594,7 @@ def test_a_kernel_event_is_of_a_kernel_type_and_small() -> None:
     with running(Proc("box", vcores=1)) as proc:
         with pytest.raises(TypeError, match="kernel event type 'ALARM' must be an EventType"):
             proc.kernel_event("ALARM")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="a kernel event carries at most 88 payload bytes"):
+        with pytest.raises(ValueError, match="payload of 89 bytes: a kernel event carries at most 88"):
             proc.kernel_event(EventType.ALARM, bytes(89))
 
 

@@ -51,8 +51,8 @@ class Queue:
         `arg3`, `arg4` 0..2**64-1; `vcore` the vcore proposed, for a VCORE_APPRO queue.
 
         NoSuchType, VCoreIdError, FlagError (a NOMSG queue with a payload or arguments), OverflowError (an argument too
-        large), MailboxFull (no room, and the queue raises), MailboxBusy (G11), ProcessGone, ForkedHandle. After an error
-        nothing was sent.
+        large), ValueError (a payload that never fits: more than half of the process's memory), MailboxFull (no room, and the
+        queue raises), MailboxBusy (G11), ProcessGone, ForkedHandle. After an error nothing was sent.
         """
         self._bind().send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
 
@@ -151,8 +151,9 @@ class Doors:
         handle = self.handle()
         if not isinstance(type, EventType):
             raise TypeError(f"kernel event type {type!r} must be an EventType")
-        if len(memoryview(payload).cast("B")) > const.INLINE_MAX:
-            raise ValueError(f"a kernel event carries at most {const.INLINE_MAX} payload bytes")
+        size = memoryview(payload).nbytes
+        if size > const.INLINE_MAX:
+            raise ValueError(f"payload of {size} bytes: a kernel event carries at most {const.INLINE_MAX}")
         return self._sent(handle.vcore_sender().kernel_event(int(type), payload, arg1, arg2, arg3, arg4))
 
     def _sent(self, status: int) -> bool:

@@ -68,7 +68,7 @@ def stream(remote: Remote, queue: Queue, type: str, lines: BinaryIO, extra: dict
     except KeyboardInterrupt:
         click.echo(f"stopped: {max(sent, counted(remote))} events sent", err=True)
         return 130
-    except UpcallError as error:
+    except (UpcallError, ValueError) as error:
         sent += getattr(error, "sent", 0)
         click.echo(f"{sent} events sent before the error", err=True)
         raise

@@ -16,7 +16,8 @@ from ..machine.door cimport (
 from ..kern.arena cimport free_block
 from ..kern.const cimport (
     AS_SENT, AS_WAITS, EVENT_INDIR, EVENT_NOMSG, EVENT_ROUNDROBIN, EVENT_SPAM_PUBLIC, EVENT_VCORE_PRIVATE, EVQ_FLAGS,
-    EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING
+    EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING,
+    SPAN_SIZE
 )
 from ..kern.event cimport (
     post_vcore_event, put_payload, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
@@ -48,7 +49,7 @@ cdef class Attachment:
     cpdef bint forked(self)
     cdef int check(self, uint64_t at, uint64_t width) except -1
 
-cdef uint64_t integer(object value) except? 0xFFFF
+cdef uint64_t integer(str name, uint64_t bits, object value) except? 0xFFFF
 
 cdef class Sender:
     cdef readonly Attachment attachment
@@ -57,7 +58,7 @@ cdef class Sender:
     cdef dict types
     cdef object last_type
     cdef uint64_t last_number
-    cdef readonly uint64_t queue, flags, on_full, mbox
+    cdef readonly uint64_t queue, flags, on_full, mbox, longest
     cdef uint64_t counter
     cdef readonly uint64_t thread
     cdef Msg msg

@@ -199,12 +199,17 @@ def current_thread() -> int:
     return PyThread_get_thread_ident()
 
 
-def integer(value):
-    """An argument as 64 unsigned bits. TypeError for what is no integer (a float would be cut), OverflowError for one that
-    does not fit."""
-    if not isinstance(value, int):
-        value = operator.index(value)
-    return value
+def integer(name, bits, value):
+    """An argument as an unsigned number. TypeError for what is no integer, OverflowError for one that does not fit."""
+    try:
+        found: uint64_t = value if isinstance(value, int) else operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name}={value!r} must be an int, not {type(value).__name__}") from error
+    except OverflowError as error:
+        raise OverflowError(f"{name}={value} does not fit {bits} bits") from error
+    if bits < 64 and (found >> bits) != 0:
+        raise OverflowError(f"{name}={value} does not fit {bits} bits")
+    return found
 
 
 class Sender:
@@ -226,6 +231,8 @@ class Sender:
         self.thread = thread
         self.msg = Msg()
         self.mbox = s.nr_mboxes
+        # What is longer never fits, however long one waits.
+        self.longest = s.nr_spans * SPAN_SIZE if s.nr_spans * SPAN_SIZE < 0xFFFFFFFF else 0xFFFFFFFF
         if queue < s.max_queues:
             self.flags = ld32(s.mem, evq_at(s, queue) + EVQ_FLAGS)
             self.on_full = ld32(s.mem, evq_at(s, queue) + EVQ_ON_FULL)
@@ -339,12 +346,10 @@ class Sender:
 
     def set_args(self, msg, arg1, arg2, arg3, arg4):
         """Converts the arguments, all of them before the message is touched: a conversion may run Python code that sends."""
-        a1: uint64_t = 0 if arg1 is NO_ARG1 else integer(arg1)
-        a2: uint64_t = 0 if arg2 is NO_ARG2 else integer(arg2)
-        a3: uint64_t = 0 if arg3 is NO_ARG3 else integer(arg3)
-        a4: uint64_t = 0 if arg4 is NO_ARG4 else integer(arg4)
-        if (a1 >> 16) != 0 or (a2 >> 32) != 0:
-            self.owner.fail_args(a1, a2)
+        a1: uint64_t = 0 if arg1 is NO_ARG1 else integer("arg1", 16, arg1)
+        a2: uint64_t = 0 if arg2 is NO_ARG2 else integer("arg2", 32, arg2)
+        a3: uint64_t = 0 if arg3 is NO_ARG3 else integer("arg3", 64, arg3)
+        a4: uint64_t = 0 if arg4 is NO_ARG4 else integer("arg4", 64, arg4)
         msg.arg1 = a1
         msg.arg2 = a2
         msg.arg3 = a3
@@ -354,6 +359,8 @@ class Sender:
         """Sends what `msg` holds; errors are raised."""
         if self.flags & (EVENT_NOMSG | EVENT_SPAM_PUBLIC):
             self.check_flags(msg)
+        if msg.length > self.longest:
+            self.owner.fail_length(msg.length, self.longest)
         status = self.put(msg, wanted)
         if status == FULL:
             status = self.put_waiting(msg, wanted)
@@ -374,8 +381,6 @@ class Sender:
             raise TypeError("payload must be bytes-like, not str: encode it first, for example payload.encode()")
         PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
         try:
-            if view.len > 0xFFFFFFFF:
-                raise ValueError(f"payload of {view.len} bytes (at most 4294967295)")
             msg.src = cython.cast(src_t, view.buf)
             msg.length = view.len
             self.send_filled(msg, wanted)
@@ -458,9 +463,10 @@ class Sender:
         PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
         msg.src = cython.cast(src_t, view.buf)
         msg.length = view.len
-        status: uint64_t = OK
-        if msg.length > INLINE_MAX:
-            status = put_payload(s, msg)
+        if msg.length > self.longest:
+            PyBuffer_Release(cython.address(view))
+            self.owner.fail_length(msg.length, self.longest)
+        status: uint64_t = put_payload(s, msg) if msg.length > INLINE_MAX else OK
         if status == OK:
             status = post_vcore_event(s, msg, vcoreid, EVENT_VCORE_PRIVATE if private else 0)
             if status != OK and status != GONE and msg.block != 0:

@@ -229,11 +229,12 @@ class Handle:
             f"upcall.connect({self.name!r}) here"
         )
 
-    def fail_args(self, arg1: int, arg2: int) -> NoReturn:
-        """arg1 or arg2 does not fit."""
-        if arg1 >> 16:
-            raise OverflowError(f"arg1={arg1} does not fit 16 bits")
-        raise OverflowError(f"arg2={arg2} does not fit 32 bits")
+    def fail_length(self, length: int, longest: int) -> NoReturn:
+        """A payload that never fits."""
+        raise ValueError(
+            f"payload of {length} bytes: {self.name!r} takes at most {longest}, which is half of its memory or 4 GiB; "
+            "define it with more, Proc(memory=...), or send it in parts"
+        )
 
     def fail_nomsg(self) -> NoReturn:
         """A bit carries nothing."""
