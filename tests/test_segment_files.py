@@ -475,6 +475,53 @@ def test_a_file_system_filled_by_others_is_a_full_mailbox_until_there_is_room(sm
         queue.send("order", bytes(1 << 20))
 
 
+ATTACH = """
+    import faulthandler, sys
+    import upcall
+    from upcall.cli import main
+    faulthandler.enable()
+    if sys.argv[1] == "send":
+        with upcall.connect("box") as remote:
+            remote.queue("orders").send("order", b"x")
+    elif sys.argv[1] == "start":
+        proc = upcall.Proc("box", vcores=1, memory="32 MiB")
+        proc.queue("orders")
+        proc.start().stop("now")
+    else:
+        sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_sparse_file_in_a_segments_place_on_a_full_file_system_is_an_error_and_no_crash(
+    small: Path, tmp_path: Path
+) -> None:
+    proc = Proc("box", vcores=1, memory="32 MiB")
+    proc.queue("orders")
+    proc.on("order")(print)
+    abandon(proc)
+    segment = small / "box" / "segment"
+    with open(segment, "rb") as whole, open(segment.with_name("copy"), "wb") as copy:
+        for block in iter(lambda: whole.read(4096), b""):
+            copy.seek(len(block), os.SEEK_CUR) if not any(block) else copy.write(block)
+        copy.truncate(segment.stat().st_size)
+    segment.with_name("copy").rename(segment)
+    with contextlib.suppress(OSError), open(small / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    says = "has holes in its tables, as no segment is made, and the file system is full: free some room"
+    for what in (["send"], ["start"], ["ps", "box"], ["dump", "box"], ["stop", "box"], ["clean"]):
+        with program(tmp_path, ATTACH, *what) as process:
+            assert says in output(process)
+            assert process.returncode == (what != ["clean"])
+    (small / "filler").unlink()
+    for what in (["send"], ["ps", "box"], ["stop", "box"]):
+        with program(tmp_path, ATTACH, *what) as process:
+            assert says not in output(process)
+            assert process.returncode == 0
+    with running(proc):
+        pass
+
+
 TRY = """
     import faulthandler
     import upcall

@@ -43,7 +43,7 @@ class Mapping:
 class Attachment:
     """One process's use of one segment: the mapping (as a buffer), and the files that go with it. `file` is the open
     segment, the attachment's from now on, `folder` where its FIFOs are. A forked child has neither mapping nor files: the
-    objects are there, the memory is its own and all zeros. OSError if it cannot be mapped."""
+    objects are there, the memory is its own and all zeros. OSError if it cannot be mapped, or its tables find no room."""
 
     def __init__(self, s: Seg, file: int, folder: str):
         self.s = s
@@ -54,7 +54,7 @@ class Attachment:
         s.mem = world_base(self.world)
         s.world = self.world
         path: bytes = os.fsencode(folder)
-        code = world_open(self.world, path)
+        code = world_open(self.world, path, s.tables_end)
         if code != 0:
             raise OSError(code, os.strerror(code), folder)
 

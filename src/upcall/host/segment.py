@@ -230,6 +230,13 @@ def _open_file(name: str) -> Segment:
         raise SegmentError(f"segment of {name!r} ({path}): {error.strerror}") from error
     try:
         return Segment(path, fd, read_geometry(fd, name))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise SegmentError(
+            f"segment of {name!r} ({path}) has holes in its tables, as no segment is made, and the file system is full: "
+            "free some room, or remove it with upcall clean --discard"
+        ) from None
     finally:
         os.close(fd)
 

@@ -52,7 +52,7 @@ cdef extern from "upcall_machine.h" nogil:
     mem_t world_base "up_world_base"(world_t w)
     int world_probe "up_world_probe"(world_t w)
     int world_locks "up_world_locks"(world_t w)
-    int world_open "up_world_open"(world_t w, const char *folder)
+    int world_open "up_world_open"(world_t w, const char *folder, uint64_t tables)
     int open_held "up_open_held"(world_t w, const char *path, int flags)
     void close_held "up_close_held"(world_t w, int fd)
     void close_all_held "up_close_all_held"(world_t w)

@@ -354,10 +354,26 @@ static inline int up_open_again(world_t w)
     return up_open_held(w, path, O_RDWR);
 }
 
-/* The files beside the mapping. 0, or an errno; then `file` is the caller's again. */
-static inline int up_world_open(world_t w, const char *folder)
+/* Makes [o, o+n) of the file real, so that no access can fault on a full file system. 0, or an errno (ENOSPC). What is real
+ * stays as it is, also under others' hands; hence not posix_fallocate, which writes where the file system knows no better. */
+static inline int up_grow(world_t w, uint64_t o, uint64_t n)
 {
-    w->probe = up_open_again(w);
+    int rc;
+    UP_STEP("grow", o);
+    if (!w)
+        return 0;
+    do
+        rc = fallocate(w->file, 0, (off_t)o, (off_t)n) == 0 ? 0 : errno;
+    while (rc == EINTR);
+    return rc == EOPNOTSUPP ? 0 : rc; /* a file system that cannot be asked is taken for one with room */
+}
+
+/* Makes the first `tables` bytes real, also in a file that somebody has put in the segment's place, and opens the files
+   beside the mapping. 0, or an errno; then `file` is the caller's again. */
+static inline int up_world_open(world_t w, const char *folder, uint64_t tables)
+{
+    int rc = up_grow(w, 0, tables);
+    w->probe = rc ? -rc : up_open_again(w);
     w->locks = w->probe < 0 ? w->probe : up_open_again(w);
     w->dir = w->locks < 0 ? w->locks : up_open_held(w, folder, O_RDONLY | O_DIRECTORY);
     if (w->dir >= 0)
@@ -385,20 +401,6 @@ static inline int up_alive(world_t w, uint64_t name)
     if (fcntl(w->probe, F_OFD_GETLK, &fl) != 0)
         return 1; /* cannot tell: never take what may be alive */
     return fl.l_type != F_UNLCK;
-}
-
-/* Makes [o, o+n) of the file real, so that no access can fault on a full file system. 0, or an errno (ENOSPC). What is real
- * stays as it is, also under others' hands; hence not posix_fallocate, which writes where the file system knows no better. */
-static inline int up_grow(world_t w, uint64_t o, uint64_t n)
-{
-    int rc;
-    UP_STEP("grow", o);
-    if (!w)
-        return 0;
-    do
-        rc = fallocate(w->file, 0, (off_t)o, (off_t)n) == 0 ? 0 : errno;
-    while (rc == EINTR);
-    return rc == EOPNOTSUPP ? 0 : rc; /* a file system that cannot be asked is taken for one with room */
 }
 
 /* Maps what the caller has just made real and is going to use: one call for a fault per 4 KiB. An older kernel refuses. */
