@@ -221,6 +221,15 @@ def test_a_name_that_is_registered_already_is_found_in_a_file(tmp_path: Path) ->
         del SCENARIOS["first"], SCENARIOS["second"]
 
 
+def test_a_file_may_have_classes_that_look_up_their_module(tmp_path: Path) -> None:
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Item:\n    n: int\n\n"
+    (tmp_path / "classes.py").write_text(head + TWO)
+    try:
+        assert runner.load(str(tmp_path / "classes.py")) == ["first", "second"]
+    finally:
+        del SCENARIOS["first"], SCENARIOS["second"]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

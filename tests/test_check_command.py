@@ -54,6 +54,11 @@ def check(*args: Any) -> subprocess.CompletedProcess[str]:
 def test_upcalls_own_scenario() -> None:
     done = check("one_sends_usual", "--json")
     assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"2 exploration\(s\) in [\d.]+ s: [\d,]+ states, [\d,]+ accesses, [\d,]+ times code ran for one; "
+        r"accesses/s/core: sc [\d,]+, tso [\d,]+$",
+        done.stderr,
+    )
     found = json.loads(done.stdout)
     assert [(each["verdict"]["model"], each["verdict"]["complete"]) for each in found] == [("sc", True), ("tso", True)]
     assert all(each["verdict"]["states"] > 1000 for each in found)

@@ -187,7 +187,7 @@ def test_what_run_cannot_find(home: Path) -> None:
     assert "no module 'nothing'" in fails("run", "nothing:proc")
     assert "no module 'nothing'" in fails("run", "nothing.inner:proc")
     assert "'ingest' has no 'process'" in fails("run", "ingest:process")
-    assert "'other' is of type int: name an upcall.Proc (there: proc)" in fails("run", "ingest:other")
+    assert "module 'ingest' has 'other' of type int: name an upcall.Proc (there: proc)" in fails("run", "ingest:other")
     assert "No module named 'nowhere_to_be_found'" in fails("run", "broken:proc")
     done = upcall("run", "wrong:proc")
     assert done.returncode == 1

@@ -68,9 +68,9 @@ def ids() -> list[int]:
 
 def test_letters_are_listed(box: upcall.Proc) -> None:
     assert rows(says("dead", "box")) == [
-        ["1", "orders", "order", "1", "9", "0", "0", "0", "1_099_511_627_776"],
-        ["2", "orders", "order", "1", "0", "1", "0", "0", "1_099_511_627_776"],
-        ["3", "orders", "order", "1", "1800", "2", "0", "0", "1_099_511_627_776"],
+        ["1", "orders", "order", "1", "9", "0", "0", "0", "1,099,511,627,776"],
+        ["2", "orders", "order", "1", "0", "1", "0", "0", "1,099,511,627,776"],
+        ["3", "orders", "order", "1", "1800", "2", "0", "0", "1,099,511,627,776"],
         ["4", "vcore", "1,", "private", "order", "4", "0", "3", "0", "0", "0"],
     ]
     assert [row[0] for row in rows(says("dead", "box", "--queue", "orders"))] == ["1", "2", "3"]

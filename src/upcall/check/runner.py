@@ -85,6 +85,7 @@ def load(file: str) -> list[str]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
+    sys.modules[spec.name] = module  # as for any import: dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except UpcallError:

@@ -136,10 +136,11 @@ def check(
     if minutes is None and not scenarios:
         minutes = MINUTES_OF_ALL if everything else MINUTES
     results = run_jobs([dataclasses.replace(job, deepen=True) for job in todo], jobs, minutes)
-    _report(results, as_json, all_steps, write)
-    keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
-    if not all(result.ok for result in results):
-        sys.exit(1)
+    try:
+        _report(results, as_json, all_steps, write)
+    finally:  # also if nobody reads the report to its end
+        keep([result for result in results if not result.job.breaks and result.story is not None], save, page)
+    sys.exit(0 if all(result.ok for result in results) else 1)
 
 
 def _replay(saved: Path, page: Path | None, all_steps: bool) -> None:
@@ -211,7 +212,7 @@ def _asked_for(asked: tuple[str, ...], jobs: list[Job]) -> list[Job]:
 def _no_scenario(name: str, known: Iterable[str]) -> NoReturn:
     near = get_close_matches(name, known, 3, 0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    raise click.ClickException(f"no scenario {name!r}: {hint}See upcall check --list, or give a FILE.py")
+    raise click.ClickException(f"no scenario {name!r}: {hint}see upcall check --list, or give a FILE.py")
 
 
 def _jobs(
@@ -265,9 +266,21 @@ def run_jobs(todo: list[Job], jobs: int, minutes: float | None = None) -> list[R
         for number, result in enumerate(run_all(todo, jobs, seconds, display.stands if display.live else None), 1):
             results.append(result)
             display.ended(number, len(todo), result)
-    click.echo(f"{len(results)} exploration(s) in {time.monotonic() - start:.1f} s", err=True)
+    click.echo(f"{len(results)} exploration(s) in {time.monotonic() - start:.1f} s: {in_all(results)}", err=True)
     order = {(job.scenario, job.model): k for k, job in enumerate(todo)}
     return sorted(results, key=lambda result: order[result.job.scenario, result.job.model])
+
+
+def in_all(results: Iterable[Result]) -> str:
+    """What a run has seen, and how fast each model goes, over all its explorations."""
+    verdicts = [result.verdict for result in results]
+    speeds = ", ".join(
+        f"{model} {sum(v.accesses for v in mine) / max(sum(v.cpu for v in mine), 1e-6):,.0f}"
+        for model in MODELS
+        if (mine := [v for v in verdicts if v.model == model])
+    )
+    states, accesses, ran = (sum(getattr(v, what) for v in verdicts) for what in ("states", "accesses", "ran"))
+    return f"{states:,} states, {accesses:,} accesses, {ran:,} times code ran for one; accesses/s/core: {speeds}"
 
 
 def _report(results: list[Result], as_json: bool, all_steps: bool, write: Path | None) -> None:

@@ -43,11 +43,13 @@ def show_exhibit(
         raise UpcallError(f"exhibit {exhibit!r} shows nothing under {', '.join(models)}")
     results = run_jobs(todo, jobs)
     surprises = {id(result): _unexpected(exhibits.SHOWINGS[result.job.scenario], result) for result in results}
-    if as_json:
-        print_json([{**result_json(result), "unexpected": surprises[id(result)]} for result in results])
-    else:
-        _report(results, surprises, all_steps)
-    keep([result for result in results if result.story is not None], save, page)
+    try:
+        if as_json:
+            print_json([{**result_json(result), "unexpected": surprises[id(result)]} for result in results])
+        else:
+            _report(results, surprises, all_steps)
+    finally:  # also if nobody reads the report to its end
+        keep([result for result in results if result.story is not None], save, page)
     return not any(surprises.values())
 
 

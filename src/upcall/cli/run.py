@@ -61,9 +61,5 @@ def load(module: str, attribute: str) -> Proc:
     if isinstance(found, Proc):
         return found
     there = ", ".join(sorted(name for name, value in vars(loaded).items() if isinstance(value, Proc))) or "none"
-    what = (
-        f"has no {attribute!r}"
-        if not hasattr(loaded, attribute)
-        else f"{attribute!r} is of type {type(found).__name__}"
-    )
-    raise click.ClickException(f"module {module!r} {what}: name an upcall.Proc (there: {there})")
+    what = f"{attribute!r} of type {type(found).__name__}" if hasattr(loaded, attribute) else f"no {attribute!r}"
+    raise click.ClickException(f"module {module!r} has {what}: name an upcall.Proc (there: {there})")

@@ -52,7 +52,7 @@ def text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}".replace(",", "_") if abs(value) >= 100_000 else str(value)
+        return f"{value:,}" if abs(value) >= 100_000 else str(value)
     if isinstance(value, dict):
         return ", ".join(f"{key}: {text(inner)}" for key, inner in value.items()) or "-"
     if isinstance(value, list | tuple):
