@@ -39,6 +39,11 @@ def test_what_no_scenario_shows_is_explained() -> None:
     assert unshown == set(WHY)
 
 
+def test_the_page_gives_the_reasons_that_the_sources_give() -> None:
+    page = PAGE.read_text()
+    assert not [name for name, reason in WHY.items() if f"| {reason} |" not in page]
+
+
 def test_every_argued_pair_has_a_place_in_the_table() -> None:
     """Every comment that says what something pairs with stands in a function of which something is taken out."""
     functions = {(site.file, site.function) for site in SITES.values()} | BY_THE_STEP_ITSELF

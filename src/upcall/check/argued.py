@@ -175,7 +175,8 @@ WHY: dict[str, str] = {
     "kern/event.py:post_vc_msg: str32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING, 1)": EITHER,
     "kern/pages.py:name_is_dead: name == s.me": ("saves a system call: the kernel would say that the caller lives"),
     "kern/pages.py:name_is_dead: lda64(s.mem, slot_record_at(s, slot) + AS_WORD)": (
-        "the other side is the host layer's, `_settle` of the attach slots, which no scenario runs"
+        "who reads an older generation asks the kernel; who reads a later one takes back by compare-and-swap, which reads "
+        "the newest, from an owner that is dead, behind all its stores"
     ),
     "kern/pages.py:take_from_word: fand64(s.mem, at, ~(u64(1) << bit)) behind if claim_page(s, page)": (
         "either order is right; this one costs no later claimer a failed compare-and-swap"
