@@ -4,6 +4,7 @@ lists exactly what the sources have, and a sample of it is found again."""
 from __future__ import annotations
 
 import ast
+import re
 import tokenize
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_what_no_scenario_shows_is_explained() -> None:
 def test_the_page_gives_the_reasons_that_the_sources_give() -> None:
     page = PAGE.read_text()
     assert not [name for name, reason in WHY.items() if f"| {reason} |" not in page]
+
+
+def test_stories_tell_of_functions_that_are_there() -> None:
+    there = {("<lambda>", path.name) for path in Path(_life.ROOT).rglob("*.py")}
+    for path in Path(_life.ROOT).rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        there |= {(node.name, path.name) for node in nodes if isinstance(node, ast.FunctionDef)}
+    told = re.findall(r"up to (\S+) \((\w+\.py)[:\d]*\)", PAGE.read_text())
+    assert len(told) > len(SITES)
+    assert not [each for each in told if each not in there]
 
 
 def test_every_argued_pair_has_a_place_in_the_table() -> None:

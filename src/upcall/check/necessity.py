@@ -197,7 +197,7 @@ def in_a_line(story: Story) -> str:
         end = story.rows[last]
         who = story.actors[row.actor]
         if end.function:
-            parts.append(f"{who} up to {end.function} ({end.where.rpartition('/')[2]})")
+            parts.append(f"{who} up to {end.function} ({os.path.basename(end.file)})")
         else:
             parts.append(f"{who} {end.what}")
         k = last + 1
