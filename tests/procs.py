@@ -25,6 +25,8 @@ import upcall
 from upcall import inspect
 from upcall.host.segment import folder
 
+FORK_BESIDE_THREADS = ("-W", "ignore:This process:DeprecationWarning")
+"""Options for programs that mean to fork beside threads, of which Pythons since 3.12 warn."""
 LONG_S = 20.0
 """How long to wait for what must happen, before the test fails. Nothing that works comes near."""
 
@@ -228,8 +230,7 @@ def program(folder: Path, source: str, *args: object, name: str = "program.py") 
     """A Python program of its own, in a session of its own; killed at the end if it has not ended."""
     path = folder / name
     path.write_text(textwrap.dedent(source))
-    # Later Pythons warn of a fork beside threads, which some of these programs mean to do.
-    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", str(path), *map(str, args)]
+    command = [sys.executable, *FORK_BESIDE_THREADS, str(path), *map(str, args)]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,

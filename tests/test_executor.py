@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import pytest
 
 import upcall
+from procs import FORK_BESIDE_THREADS
 from upcall.errors import UpcallError
 from upcall.executor import Executor, RemoteTraceback
 from upcall.executor.pool import STARTS_MAX, Pool
@@ -714,7 +715,11 @@ def run_program(tmp_path: Path, body: str, **options: Any) -> subprocess.Popen[s
     script = tmp_path / "program.py"
     script.write_text("import os, signal, sys, time, upcall\n" + textwrap.dedent(body))
     return subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [sys.executable, *FORK_BESIDE_THREADS, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
     )
 
 
