@@ -137,6 +137,8 @@ def test_a_stop_beside_another_one_waits_along(notes: Notes, gate: Gate) -> None
     notes.wait(1)
     first = forked(lambda: stop("box", None, lambda line: None))
     until(lambda: len(pids()) == 1, "its begin")
+    with pytest.raises(NameInUse, match=rf"is just being stopped \(by pid {first}\): start it when that is done"):
+        define(notes).start()
     lines: Lines = []
     second = Later(lambda: stop("box", None, lines.append))
     until(lambda: lines == [{"pid": first, "says": "stops it already: waiting for that"}], "a word of the second one")
@@ -144,8 +146,6 @@ def test_a_stop_beside_another_one_waits_along(notes: Notes, gate: Gate) -> None
     assert (done.returncode, done.stderr) == (1, f"Error: process 'box' still stops: pid {first} is about it\n")
     done = command("restart", "box")
     assert (done.returncode, done.stderr) == (1, f"Error: pid {first} stops 'box' just now\n")
-    with pytest.raises(NameInUse, match=rf"is just being stopped \(by pid {first}\): start it when that is done"):
-        define(notes).start()
     halt(first)
     done = command("stop", "box")
     assert (done.returncode, done.stderr) == (1, f"Error: pid {first}, which attends 'box', {way_out(first)}\n")
@@ -172,16 +172,16 @@ def test_a_start_with_other_tables_does_not_wait_for_a_stopped_worker_without_a_
         remote.queue("orders").send("order", arg1=1)
     notes.wait(1)
     worker = halt(pids()[0])
-    start = Later(more(notes, 1, on_hang=on_hang).start)
+    supervisor = forked(more(notes, 1, on_hang=on_hang).run)
     if on_hang == "wait":
         until(lambda: f"box/vcore 0: is to end, and pid {worker} {way_out(worker)}" in log.read_text(), "its name")
         gate.open()
         go_on(worker)
-    proc = start.result()
-    assert pids()[0] != worker
-    proc.queue("others").send("other", arg1=2)
-    assert proc.drain(LONG_S) == []
-    proc.stop(timeout=LONG_S)
+    until(lambda: pids().get(0) not in (None, worker), "the next worker")
+    with upcall.connect("box") as remote:
+        remote.queue("others").send("other", arg1=2)
+    os.kill(supervisor, signal.SIGTERM)
+    assert ended(supervisor) == 0
     numbers = [note[1] for note in notes.read()]
     assert numbers == ([1, 2] if on_hang == "wait" else [1, 1, 2])
 
