@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -55,6 +56,12 @@ def test_a_wrong_count_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(job.counting, "merged", lambda folder, vcores: Counter({b"lost": 1}))
     assert job.run(2, 2, peers=False) == 1
     assert "NOT EQUAL" in capsys.readouterr().out
+
+
+def test_warnings_are_logged_again_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.counting, "merged", lambda folder, vcores: Counter({b"lost": 1}))
+    job.run(2, 2, peers=False)
+    assert logging.getLogger("upcall").getEffectiveLevel() == logging.WARNING
 
 
 def test_the_counts_are_equal_though_workers_are_killed(temporary: Path) -> None:

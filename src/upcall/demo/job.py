@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -101,9 +102,7 @@ def plain_count(paths: list[Path]) -> tuple[Timing, Counter[bytes]]:
 def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen, *, kill: bool = False) -> Delivery:
     """The job with upcall. Whatever happens, no process, segment or file stays behind."""
     name = f"demo-{os.getpid()}"
-    # That events wait after a stop is worth a warning elsewhere; here they are discarded with the segment.
-    logging.getLogger("upcall").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="upcall-demo-") as folder:
+    with errors_alone(), tempfile.TemporaryDirectory(prefix="upcall-demo-") as folder:
         proc = (counting.define_journal if kill else counting.define)(name, vcores, Path(folder))
         senders: list[subprocess.Popen[str]] = []
         try:
@@ -123,6 +122,18 @@ def deliver(paths: list[Path], vcores: int, expected: int, screen: show.Screen, 
                 proc.stop("now", STOP_S)
             with suppress(NoSuchProcess):
                 clean(discard=True, only=[name])
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """That events wait after a stop is worth a warning elsewhere; here they are discarded with the segment."""
+    log = logging.getLogger("upcall")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _feed(
