@@ -37,6 +37,7 @@ def main() -> None:
             error = done.exception()
             say({"scene": scene, "how": how, **({"failures": [str(error)]} if error else done.result())})
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is told to end as soon as it has said all
         servers.close()
 
 
