@@ -72,14 +72,14 @@ def unchanged() -> Iterator[None]:
 
 class Process:
     """One process's segment, being laid out. Its methods are for laying out; what actors do they do with the protocol's
-    own functions, in `kern` and `parlib`."""
+    own functions, in `kern` and `parlib`. `fresh`: nobody has touched a page or a span of the segment before."""
 
-    def __init__(self, s: Scenario, *, vcores: int = 1, geometry: tuple[int, ...] = SMALL) -> None:
+    def __init__(self, s: Scenario, *, vcores: int = 1, geometry: tuple[int, ...] = SMALL, fresh: bool = False) -> None:
         self.s = s
         life = s.protocol()
         self.life, self.kern, self.parlib = life, life.kern, life.parlib
         self.check_key = "process"
-        self.geometry = geometry
+        self.geometry, self.fresh = geometry, fresh
         self.vcores = vcores
         self.at = self._seg()
         s.size = self.at.size
@@ -93,6 +93,10 @@ class Process:
     def _seg(self) -> Any:
         seg = self.kern.layout.Seg(*self.geometry)
         seg.mem, seg.world = MEMORY, WORLD
+        if not self.fresh:
+            # Who has been here for a while has its pages and spans backed already. To have one backed is a call to the
+            # world, and so a fence: it would stand in for those that are missing.
+            seg.real_pages, seg.real_spans = seg.nr_pages, seg.nr_spans
         return seg
 
     def get(self, offset: int, width: int = 8) -> int:

@@ -11,7 +11,6 @@ from .const cimport (
 )
 from .layout cimport Seg, count, is_real, mbox_at, onward, page_at, slot_record_at, word
 
-cpdef uint64_t page_owner_name(uint64_t w) noexcept nogil
 @cython.locals(slot=uint64_t, w=uint64_t)
 cpdef bint name_is_dead(Seg s, uint64_t name) noexcept nogil
 @cython.locals(slot=uint64_t, at=uint64_t, w=uint64_t, gen=uint64_t, after=uint64_t)

@@ -76,11 +76,6 @@ if not cython.compiled:
     from .layout import Seg, count, is_real, mbox_at, onward, page_at, slot_record_at, word
 
 
-def page_owner_name(w: int) -> int:
-    """The name in a page's or slot's word."""
-    return w >> 32
-
-
 def name_is_dead(s: Seg, name: int) -> bool:
     """Whether the actor of this name is gone: its slot belongs to a later generation, or the kernel has dropped its
     lock. Asking the kernel is a system call: for slow paths only."""
@@ -371,10 +366,11 @@ def scavenge_page(s: Seg, page: int) -> int:
             give_page(s, page)
             return 1
         return 0
-    mbox = ld64(s.mem, at + PG_MBOX)
     if state == PAGE_CLAIMED and name_is_dead(s, w >> 32):
         # The claimer died before or after it linked the page: the mailbox itself knows. PG_MBOX is written before the
-        # link, so an unwritten or hostile one only means that nothing leads here.
+        # link, so an unwritten or hostile one only means that nothing leads here. Read once the claimer is dead: from an
+        # earlier look it could still have written it, and linked the page.
+        mbox = ld64(s.mem, at + PG_MBOX)
         leads = reachable(s, mbox, page, gen) if mbox < s.nr_mboxes else u64(0)
         if leads == 1:
             link_page(s, page, gen, mbox)

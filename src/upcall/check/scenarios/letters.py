@@ -123,9 +123,9 @@ def blocks_have_messages(p: Process, watcher: str = "") -> None:
                 )
 
 
-def payload(s: Scenario, *, some: bool = False, dies: str = "", large: bool = False) -> None:
+def payload(s: Scenario, *, some: bool = False, dies: str = "", large: bool = False, fresh: bool = False) -> None:
     """A message with a payload in a block: whole for whoever takes it, and the block is free afterwards."""
-    p = Process(s, geometry=(1, 1, 64, 8, 4, 3, 2 if large else 1))
+    p = Process(s, geometry=(1, 1, 64, 8, 4, 3, 2 if large else 1), fresh=fresh)
     length = HUGE if large else LENGTH
     sends_payload(p, "sender", 1, some=some, mortal=dies == "sender", length=length)
     takes_payload(p, "consumer", mortal=dies == "consumer")
@@ -135,7 +135,12 @@ def payload(s: Scenario, *, some: bool = False, dies: str = "", large: bool = Fa
     bounded_duplicates(p)
 
 
-variants(payload, ("G1", "G3", "G10"), {"usual": {}, "one_of_many": {"some": True}}, preemptions=2)
+variants(
+    payload,
+    ("G1", "G3", "G10"),
+    {"usual": {}, "one_of_many": {"some": True}, "in_a_new_segment": {"fresh": True}},
+    preemptions=2,
+)
 variants(
     payload,
     ("G1", "G3", "G4", "G10"),

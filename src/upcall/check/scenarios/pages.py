@@ -74,6 +74,16 @@ def page_turns(s: Scenario) -> None:
     in_order(p, 1, 2, 3)
 
 
+@case("G1", "G3", "G5", "G6")
+def page_turns_in_a_new_segment(s: Scenario) -> None:
+    """The same, and neither has touched a page before: each has it backed with memory first."""
+    p = Process(s, geometry=TINY, fresh=True)
+    producer(p, "producer", 1, 2, 3)
+    consumer(p, "consumer", 3)
+    whole(p)
+    in_order(p, 1, 2, 3)
+
+
 @case("G1", "G3", "G5", "G11", preemptions=2)
 def two_producers_turn_a_page(s: Scenario) -> None:
     """Both link a page: one wins, the other gives its own back."""

@@ -270,3 +270,27 @@ def settled(p: Process) -> None:
     """What holds where actors die and are watched."""
     usual(p)
     no_claims_of_the_dead(p)
+
+
+def whole_chains(p: Process, boxes: dict[int, int]) -> None:
+    """Each message is in its mailbox or was taken, no page is in two mailboxes, or free and in one, and none leaves with a
+    message in it. `boxes`: which message belongs where."""
+
+    @p.s.at_end
+    def check(state: State) -> None:
+        quiet = Quiet(p, state)
+        layout, get = quiet.layout, state.get
+        linked = [page for mbox in range(p.at.nr_mboxes) for page in quiet.chain(mbox)]
+        assert len(linked) == len(set(linked)), f"a page is linked twice: {linked}"
+        for page in linked:
+            at = layout.page_at(p.at, page)
+            word = get(at + const.PG_WORD)
+            assert word & 15 != const.PAGE_FREE, f"page {page} is free, and in a mailbox"
+            done = get(at + const.PAGE_HEADER) == (word >> 8 & const.GEN_MASK) << 8
+            assert done or not get(at + const.PG_NEXT) & const.LINK_LEAVING, f"G1: page {page} leaves with its message"
+        there = {arg: mbox for arg, _, mbox in quiet.messages(const.READY)}
+        for arg, status in state.noted("sent"):
+            assert status == const.OK, f"G11: message {arg} is refused, and there is room"
+        for arg, mbox in boxes.items():
+            if state.count("sent", arg, const.OK) and not state.count("got", arg):
+                assert there.get(arg) == mbox, f"G1: message {arg} is not in its mailbox"

@@ -8,10 +8,9 @@ from typing import Any
 from ...kern import const
 from ..plan import Scenario
 from ..process import Process
-from ..verdict import State
 from .cases import case, variants
 from .pages import BOX
-from .properties import Quiet
+from .properties import whole_chains
 from .unlinking import done_pages_leave, next_through, unlinker
 
 
@@ -36,30 +35,6 @@ def use(p: Process, seg: Any, box: int, times: int) -> None:
 
 def send(p: Process, seg: Any, box: int, arg: int) -> None:
     assert p.kern.ucq.send_ucq_msg(seg, box, p.message(arg)) == const.OK
-
-
-def whole_chains(p: Process, boxes: dict[int, int]) -> None:
-    """Each message is in its mailbox or was taken, no page is in two mailboxes, or free and in one, and none leaves with a
-    message in it. `boxes`: which message belongs where."""
-
-    @p.s.at_end
-    def check(state: State) -> None:
-        quiet = Quiet(p, state)
-        layout, get = quiet.layout, state.get
-        linked = [page for mbox in range(p.at.nr_mboxes) for page in quiet.chain(mbox)]
-        assert len(linked) == len(set(linked)), f"a page is linked twice: {linked}"
-        for page in linked:
-            at = layout.page_at(p.at, page)
-            word = get(at + const.PG_WORD)
-            assert word & 15 != const.PAGE_FREE, f"page {page} is free, and in a mailbox"
-            done = get(at + const.PAGE_HEADER) == (word >> 8 & const.GEN_MASK) << 8
-            assert done or not get(at + const.PG_NEXT) & const.LINK_LEAVING, f"G1: page {page} leaves with its message"
-        there = {arg: mbox for arg, _, mbox in quiet.messages(const.READY)}
-        for arg, status in state.noted("sent"):
-            assert status == const.OK, f"G11: message {arg} is refused, and there is room"
-        for arg, mbox in boxes.items():
-            if state.count("sent", arg, const.OK) and not state.count("got", arg):
-                assert there.get(arg) == mbox, f"G1: message {arg} is not in its mailbox"
 
 
 # ---- the page is another mailbox's -----------------------------------------------------------------------------------
@@ -455,6 +430,19 @@ def new_in_a_used_page(s: Scenario) -> tuple[Process, Any, Any, int]:
     cur = p.parlib.mbox.Cursor(second)
     assert p.parlib.mbox.take(mover, cur)
     return p, mover, cur, second
+
+
+@case("G1", deaths=1, preemptions=2)
+def scavenged_while_its_claimer_links(s: Scenario) -> None:
+    """A producer links a page and dies, while another looks for what deaths have left: that page is in the mailbox."""
+    p, second = two_boxes(s)
+    one, seg = p.attach(), p.attach()
+    send(p, one, second, 1)
+    send(p, one, second, 2)
+    ucq, scavenge = p.kern.ucq, p.kern.pages.scavenge_pages
+    s.actor(lambda: s.note("sent", 3, ucq.send_ucq_msg(one, second, p.message(3))), name="dies", slot=one.my_slot)
+    s.actor(lambda: scavenge(seg), name="scavenger", slot=seg.my_slot, mortal=False)
+    whole_chains(p, {1: second, 2: second, 3: second})
 
 
 @case("G1", models=("sc", "tso", "ra"), preemptions=2)
