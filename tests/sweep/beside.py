@@ -25,7 +25,7 @@ class Sweep:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sweep.run"], cwd=TESTS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self.log, start_new_session=True,
+            stderr=self.log, process_group=0,
         )  # fmt: skip
         assert self.process.stdin is not None
         orders = [(scene, how, HOW[how], EVERY[how]) for scene, how in scenes]

@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 class Server:
-    """One server process, in a session of its own, with segments in a folder of its own."""
+    """One server process, in a process group of its own, with segments in a folder of its own."""
 
     def __init__(self, library: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="upcall-sweep-", dir="/dev/shm"))
@@ -35,7 +35,7 @@ class Server:
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sweep.server", str(self.folder / "page")], cwd="/", env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, process_group=0,
         )  # fmt: skip
 
     def play(self, scene: str, how: int, every: int) -> dict[str, Any]:
