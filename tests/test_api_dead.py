@@ -80,7 +80,8 @@ def test_a_queue_is_asked_for_again_by_its_name_alone() -> None:
     proc = Proc("box", vcores=1)
     queue = proc.queue("orders")
     assert proc.queue("orders") is queue
-    assert proc.queue("orders", on_death="report") is not queue
+    with pytest.raises(ValueError, match="queue 'orders' of 'box' is defined already, with other options"):
+        proc.queue("orders", on_death="report")
 
 
 def test_the_policy_is_shown(notes: Notes) -> None:

@@ -395,7 +395,9 @@ def test_workers_of_another_definition_are_replaced_though_a_command_comes_meanw
         until(lambda: len(pids()) == count and not set(pids().values()) & set(before.values()), "other workers")
         for v in range(count):
             proc.vcore(v).send("order", private=True)
-        notes.wait(1 + count)  # a worker that just starts may be told to stop before it has looked: its own mail waits then
+        notes.wait(
+            1 + count
+        )  # a worker that just starts may be told to stop before it has looked: its own mail waits then
     assert sorted(notes.read()[1:]) == [["new", v] for v in range(count)]
 
 

@@ -131,8 +131,12 @@ def test_the_guides_terminals(lacks: Callable[[str], NoReturn], tmp_path: Path) 
     (url, _), (curl, _), (ps, listed), (_, counted) = session(page, "curl")
     with serving(lacks) as (server, port):
         url = url.replace("8080", str(port)).replace("999", "099")
-        kill = f"kill -9 {list(workers(server.pid)[0].values())[-1]}"
-        output = shell("\n".join([url, curl, ps, kill, "wait"]), tmp_path)
+        before = workers(server.pid)[0]
+        killed = list(before.values())[-1]
+        output = shell("\n".join([url, curl, ps, f"kill -9 {killed}", "wait"]), tmp_path)
+        until(
+            lambda: len(now := workers(server.pid)[0]) == len(before) and killed not in now.values(), "the next worker"
+        )
         os.killpg(server.pid, signal.SIGINT)
         said, logged = server.communicate(timeout=LONG_S)
     assert said.startswith(begun.replace("8080", str(port)))
