@@ -53,9 +53,9 @@ __all__ = [
 
 
 def jobs(models: Sequence[str], seconds: float) -> list[Job]:
-    """The default set, under these models; none given: under those that each scenario names."""
+    """The default set, under these models; none given: under `sc`, `tso` and those that each scenario names."""
     return [
         Job(name, model, case.deaths, case.stops, case.bound(model), seconds)
         for name, case in CASES.items()
-        for model in models or case.models
+        for model in models or dict.fromkeys(("sc", "tso", *case.models))
     ]

@@ -14,8 +14,8 @@ from ..plan import Scenario, scenario
 class Case:
     """One scenario: `lay_out` makes it; `preemptions`: it is not explored completely, but in every run with at most so many
     switches away from an actor that could go on, and one fewer under `tso`, whose buffers multiply the runs. `promises`: of
-    the contract. Deaths are explored under `sc` alone, unless a case says otherwise: a dead actor's buffered stores reach
-    memory in a machine before anybody can tell that it is dead."""
+    the contract. `models`: those under which it must hold in a test, too. With deaths that is `sc` alone, unless a case says
+    otherwise: a dead actor's buffered stores reach memory in a machine before anybody can tell that it is dead."""
 
     name: str
     lay_out: Callable[[Scenario], object]
