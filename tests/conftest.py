@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from procs import Gate, Notes, nobody_stays
+from procs import Gate, Notes, log_to, nobody_stays
 from protocol import StepLife
 from sweep import build
 from sweep.beside import Sweep
@@ -225,6 +225,13 @@ def gate() -> Iterator[Gate]:
     found = Gate()
     yield found
     found.close()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """A file, and in it what upcall logs meanwhile."""
+    with log_to(tmp_path / "log") as path:
+        yield path
 
 
 @pytest.fixture

@@ -99,6 +99,13 @@ POST = """    status = post_ev_msg(s, mbox, msg, ev_flags)
     str32(s.mem, vcpd_at(s, vcoreid) + VCPD_NOTIF_PENDING, 1)
     return OK
 """
+CLAIMED = "    if state == PAGE_CLAIMED and name_is_dead(s, w >> 32):\n"
+WHOSE = """\
+        # The claimer died before or after it linked the page: the mailbox itself knows. PG_MBOX is written before the
+        # link, so an unwritten or hostile one only means that nothing leads here. Read once the claimer is dead: from an
+        # earlier look it could still have written it, and linked the page.
+        mbox = ld64(s.mem, at + PG_MBOX)
+"""
 SEEDED = {
     "pending before the message": (
         "kern/event.py",
@@ -151,6 +158,14 @@ SEEDED = {
         "block_of_the_dead",
         "sc",
         "left behind",
+    ),
+    "whose page it is before its claimer is dead": (
+        "kern/pages.py",
+        CLAIMED + WHOSE,
+        "    mbox = ld64(s.mem, at + PG_MBOX)\n" + CLAIMED,
+        "scavenged_while_its_claimer_links",
+        "sc",
+        "is free, and in a mailbox",
     ),
 }
 

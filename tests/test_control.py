@@ -27,7 +27,6 @@ from procs import (
     ended,
     forked,
     left,
-    log_to,
     pids,
     running,
     until,
@@ -43,12 +42,6 @@ from upcall.kern import const
 from upcall.kern.layout import map_at
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Path]:
-    with log_to(tmp_path / "log") as path:
-        yield path
 
 
 def define(handler: Callable[[Any], object], vcores: int = 3, **options: Any) -> Proc:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from procs import (
     go_on,
     is_stopped,
     kill_workers,
-    log_to,
     pids,
     running,
     stopped_child,
@@ -39,12 +37,6 @@ from upcall.host.sources import Sources
 from upcall.host.stopping import ask, stop
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
-
-
-@pytest.fixture
-def log(tmp_path: Path) -> Iterator[Path]:
-    with log_to(tmp_path / "log") as path:
-        yield path
 
 
 def define(notes: Notes, gate: Gate | None = None, vcores: int = 2, **options: Any) -> Proc:
