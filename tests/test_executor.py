@@ -29,6 +29,7 @@ from upcall.executor import Executor, RemoteTraceback
 from upcall.executor.pool import STARTS_MAX, Pool
 from upcall.kern import const
 from upcall.kern.layout import map_at
+from upcall.kern.proc import is_running
 
 NUMBER = 7
 
@@ -264,6 +265,32 @@ def test_a_shutdown_just_before_the_pool_sleeps_is_not_slept_through(monkeypatch
     alive = pool.thread.is_alive()
     executor.shutdown()
     assert not alive
+
+
+def test_the_last_answer_that_comes_just_before_the_pool_looks_is_not_slept_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go = tmp_path / "began", tmp_path / "go"
+    executor = Executor(1)
+    last = executor.submit(touch_and_wait, str(began), str(go))
+    pool = executor._pool
+    assert pool is not None
+    wait_for(began)
+    tell = pool._tell
+
+    def tell_as_the_answer_comes() -> None:
+        tell()
+        if pool.closing and not go.exists():
+            go.touch()
+            while not is_running(pool.segment.u64(map_at(pool.seg, 0)) & 15):
+                time.sleep(0.002)
+
+    monkeypatch.setattr(pool, "_tell", tell_as_the_answer_comes)
+    pool.close()
+    pool.thread.join(30)
+    alive = pool.thread.is_alive()
+    executor.shutdown(wait=False)
+    assert (alive, last.result()) == (False, str(began))
 
 
 def test_a_submit_that_meets_the_end_is_refused(executor: Executor) -> None:

@@ -428,8 +428,8 @@ class Inbox(Dispatcher):
 
     def attend(self, f: TaskState = None, timeout_ns: int64_t = -1):
         """The executor's own thread: takes answers whenever nobody else does, and sleeps while there are none. Returns when
-        `slow` has something, when this future has its answer, or when it was woken and found nothing; at once if `wake` was
-        called since it last did so."""
+        `slow` has something, when this future has its answer, when it has taken all that had come, or when it was woken; at
+        once if `wake` was called since it last did so."""
         self.attendant = PyThread_get_thread_ident()
         s = self.s
         at: uint64_t = map_at(s, 0)
@@ -442,6 +442,7 @@ class Inbox(Dispatcher):
                 self.come_online()
                 work(self)
                 self.leave()
+                found = True  # maybe the last answer of all, so the caller looks before anybody sleeps
                 continue
             # Read after the word: a `wake` that comes later changes it, and one that came before would be slept through.
             if found or self.poked:
