@@ -37,6 +37,11 @@ def waits(name: str) -> int:
     return sum(slot.waits for slot in inspect.snapshot(name).slots)
 
 
+def wakes(name: str) -> int:
+    """How many cores senders have given."""
+    return sum(slot.wakes for slot in inspect.snapshot(name).slots)
+
+
 def echo(notes: Notes, vcores: int = 1, **options: Any) -> tuple[Proc, upcall.Queue]:
     """A process that notes what it gets."""
     proc = Proc("box", vcores=vcores)
@@ -177,6 +182,19 @@ def test_an_argument_that_is_no_int_is_refused(value: Any, notes: Notes) -> None
         for name in ("arg1", "arg2", "arg3", "arg4"):
             with pytest.raises(TypeError):
                 queue.send("order", **{name: value})
+    assert notes.read() == []
+
+
+def test_a_send_wakes_a_process_that_waits_before_it_makes_its_message(notes: Notes) -> None:
+    """Seen by one whose message is never made: the vcore finds nothing, and sleeps again."""
+    proc, _ = echo(notes)
+    with running(proc), upcall.connect("box") as remote:
+        until(lambda: inspect.snapshot("box").state == "WAITING")
+        before = wakes("box")
+        with pytest.raises(OverflowError):
+            remote.queue("orders").send("order", arg1=1 << 16)
+        assert wakes("box") == before + 1
+        until(lambda: inspect.snapshot("box").state == "WAITING")
     assert notes.read() == []
 
 

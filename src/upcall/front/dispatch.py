@@ -279,7 +279,7 @@ class Dispatcher(VCore):
         returns, if that is for a task."""
         loops: cython.bint = self.start_task is not None
         got: object = None
-        thread: cython.bint = queue != 0 and (queue - 1) in self.threads
+        thread: cython.bint = queue != 0 and len(self.threads) != 0 and (queue - 1) in self.threads
         slow: cython.bint = thread or self.fast[number] < FAST_STREAK
         timed: cython.bint = slow or loops or (self.streak & 15) == 0
         before_handler(self, cur, queue - 1, slow and queue != 0)

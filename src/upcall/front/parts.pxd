@@ -5,10 +5,8 @@ from libc.stdint cimport uint64_t
 
 from ..machine.door cimport copy_in, src_t
 from ..kern.arena cimport alloc_block, block_capacity, block_data, return_block
-from ..kern.const cimport CORRUPT, FULL, INLINE_MAX, NO_VCORE, OK, P_WAITING
-from ..kern.event cimport fallback_vcore
+from ..kern.const cimport CORRUPT, FULL, INLINE_MAX, NO_VCORE, OK
 from ..kern.layout cimport Msg
-from ..kern.proc cimport proc_state, startcore
 from .event cimport Budget, Event
 from .port cimport Sender
 
@@ -31,7 +29,6 @@ cdef object unpack(object loads, object payload, uint64_t at, uint64_t head, uin
 
 cdef class PartsSender(Sender):
     cdef Parcel parcel
-    cdef void wake(self) noexcept
     cdef uint64_t offer(self, uint64_t number, uint64_t arg1, uint64_t arg2, uint64_t arg3, uint64_t arg4, Parcel parcel) noexcept
     cdef int send_parcel(self, uint64_t number, uint64_t arg1, uint64_t arg2, uint64_t arg3, uint64_t arg4, Parcel parcel) except -1
     cdef int fill(self, uint64_t number, uint64_t arg1, uint64_t arg2, uint64_t arg3, uint64_t arg4, Parcel parcel) noexcept

@@ -102,16 +102,6 @@ def unpack(loads: object, payload: object, at: uint64_t, head: uint64_t, count: 
 class PartsSender(Sender):
     """Sends parcels."""
 
-    def wake(self):
-        """Gives a core to a vcore of a process that is WAITING, for a message that is still to be made: its host wakes up
-        meanwhile. Nobody relies on it. The vcore finds nothing, looks on for its while and yields, as one does whose
-        message another vcore took; the message itself, when it comes, is told of as if no core had been given."""
-        v: uint64_t
-        if proc_state(self.s) == P_WAITING:
-            v = fallback_vcore(self.s, 0)
-            if v != NO_VCORE:
-                startcore(self.s, v)
-
     def take_block(self, msg):
         """As `Sender`, of a parcel: head and buffers, each copied once."""
         parcel = self.parcel

@@ -9,21 +9,22 @@ from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint64_t
 
 from ..machine.door cimport (
-    arm, close_all_held, close_held, disarm, faa32, forget_wait, forked, futex_wait, ld32, ld64, lda32,
-    lda64, mb, mem_t, open_held, src_t, st64, still_armed, str32, str64, taken_from, wake_fd, watch_forks, world_base,
+    arm, close_all_held, close_held, disarm, faa32, forget_wait, forked, futex_wait, ld32, ld64, lda32, lda64, mb, mem_t,
+    open_held, set_wake_fd, src_t, st64, still_armed, str32, str64, taken_from, wake_fd, watch_forks, world_base,
     world_free, world_locks, world_new, world_open, world_probe, world_t
 )
 from ..kern.arena cimport free_block
 from ..kern.const cimport (
     AS_SENT, AS_WAITS, EVENT_INDIR, EVENT_NOMSG, EVENT_ROUNDROBIN, EVENT_SPAM_PUBLIC, EVENT_VCORE_PRIVATE, EVQ_FLAGS,
-    EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, P_DYING,
-    SPAN_SIZE
+    EVQ_MBOX, EVQ_ON_FULL, EVQ_VCORE, FULL, GONE, INLINE_MAX, NO_VCORE, OK, ON_FULL_BIT, ON_FULL_RAISE, PI_STATE,
+    P_DYING, P_WAITING, SPAN_SIZE
 )
 from ..kern.event cimport (
-    post_vcore_event, put_payload, send_event, send_indir, send_kernel_event, send_posix_signal, set_bit, unless_gone
+    fallback_vcore, post_vcore_event, put_payload, send_event, send_indir, send_kernel_event, send_posix_signal,
+    set_bit, unless_gone
 )
 from ..kern.layout cimport Msg, Seg, count, evq_at, slot_record_at
-from ..kern.proc cimport proc_state
+from ..kern.proc cimport proc_state, startcore
 from ..kern.ucq cimport room_word, send_ucq_some, stop_wanting, want_room
 
 cdef extern from "Python.h":
@@ -31,7 +32,7 @@ cdef extern from "Python.h":
 
 cdef object NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4
 
-cdef int give_back(int former, int ours) except -1
+cdef int give_back(int former, int ours) noexcept
 @cython.locals(error=int, ours=int, former=int, armed=bint)
 cdef int wait(Seg s, uint64_t at, uint64_t seen, uint64_t instead, int64_t timeout_ns) except -1
 
@@ -64,6 +65,8 @@ cdef class Sender:
     cdef Msg msg
     cdef uint64_t number(self, object type) except? 0xFFFF
     cdef int check(self) except -1
+    @cython.final
+    cdef void wake(self) noexcept
     @cython.final
     cdef uint64_t put(self, Msg msg, uint64_t vcore) noexcept
     cdef uint64_t take_block(self, Msg msg) noexcept

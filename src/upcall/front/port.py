@@ -13,6 +13,8 @@ import cython
 
 watch_forks()
 EMPTY = b""
+SOON = cython.declare(uint64_t, 16384)
+"""A payload of so many bytes is copied before whoever is woken for it is awake."""
 # What stands for an argument not given. An object for each: to count one's references up and down for all takes longer.
 NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4 = object(), object(), object(), object()
 
@@ -144,11 +146,7 @@ def wait(s, at, seen, instead, timeout_ns):
         if error:
             raise OSError(error, os.strerror(error))
         ours = wake_fd()
-        try:
-            former = taken_from(set_wakeup_fd(ours))
-        except BaseException:
-            disarm()
-            raise
+        former = taken_from(set_wake_fd(set_wakeup_fd, ours))
         try:
             # The wake-up fd, then the look: pairs with `up_on_urgent`. A signal is found here, or it changes the word.
             PyErr_CheckSignals()
@@ -165,12 +163,9 @@ def wait(s, at, seen, instead, timeout_ns):
 
 def give_back(former, ours):
     """Gives Python's wake-up fd back to whom it belonged before a wait."""
-    try:
-        now: cython.int = set_wakeup_fd(former)
-    except (OSError, ValueError):
-        now = set_wakeup_fd(-1)  # closed without being taken back
+    now: cython.int = set_wake_fd(set_wakeup_fd, former)
     if now != ours:
-        set_wakeup_fd(now)  # by a signal handler, meanwhile
+        set_wake_fd(set_wakeup_fd, now)  # by a signal handler, meanwhile
     return 0
 
 
@@ -178,7 +173,7 @@ def forget_in_forked_child() -> None:
     """A child that another thread has forked during a wait must not write to its parent's pipe."""
     owed = forget_wait()
     if owed != -2:
-        set_wakeup_fd(owed)
+        set_wake_fd(set_wakeup_fd, owed)
 
 
 os.register_at_fork(after_in_child=forget_in_forked_child)
@@ -244,6 +239,16 @@ class Sender:
         """The thread's name is given back: no thread may send under it any more, not even one whose identity is the same
         (identities are used again). Each later use asks the owner for another sender."""
         self.thread = 0
+
+    def wake(self):
+        """Gives a core to a vcore of a process that is WAITING, for a message that is still to be made: its host wakes up
+        meanwhile. Nobody relies on it. The vcore finds nothing, looks on for its while and yields, as one does whose
+        message another vcore took; the message itself, when it comes, is told of as if no core had been given."""
+        s = self.s
+        if ld64(s.mem, s.procinfo + PI_STATE) & 0xFF == P_WAITING and self.flags & EVENT_INDIR:
+            v: uint64_t = fallback_vcore(s, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
+            if v != NO_VCORE:
+                startcore(s, v)
 
     def number(self, type):
         """The number of an event type, given by name or EventType."""
@@ -325,6 +330,8 @@ class Sender:
             return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
         if forked(self.s.world):
             self.owner.fail_forked()
+        if cython.cast(cython.bint, PyBytes_CheckExact(payload)) and PyBytes_GET_SIZE(payload) <= SOON:
+            self.wake()
         number: uint64_t = self.last_number
         if type is not self.last_type:
             number = self.number(type)
@@ -440,17 +447,7 @@ class Sender:
             if unless_gone(s) == GONE:
                 self.owner.fail(GONE, self.queue)
 
-    def post_vcore(
-        self,
-        type,
-        payload,
-        vcoreid: uint64_t,
-        private: cython.bint,
-        arg1: object,
-        arg2: object,
-        arg3: object,
-        arg4: object,
-    ) -> int:
+    def post_vcore(self, type, payload, vcoreid: uint64_t, private: cython.bint, arg1, arg2, arg3, arg4) -> int:
         """`post_vcore_event`: to one vcore's public or private mailbox. Returns the protocol's status."""
         view = cython.declare(Py_buffer)
         self.check()

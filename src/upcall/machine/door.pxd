@@ -70,3 +70,6 @@ cdef extern from "upcall_signals.h" nogil:
     bint still_armed "up_still_armed"()
     void disarm "up_disarm"()
     int forget_wait "up_forget_wait"()
+
+cdef extern from "upcall_signals.h":
+    int set_wake_fd "up_set_wake_fd"(object function, int fd)

@@ -15,6 +15,7 @@
 #ifndef UPCALL_SIGNALS_H
 #define UPCALL_SIGNALS_H
 
+#include <Python.h>
 #include "upcall_machine.h"
 #include <signal.h>
 
@@ -123,6 +124,40 @@ static inline int up_arm(mem_t m, uint64_t o, uint64_t expected, uint64_t instea
 }
 
 static inline int up_wake_fd(void) { return up_wait.writer; }
+
+/* Sets Python's wake-up fd, -1 if the file was closed meanwhile; returns the former one. Python exports its own function
+ * for this since 3.13. Before that it is `function`, signal.set_wakeup_fd, called without the interpreter's way to it: this
+ * is on a waking vcore's way to its handler, where all code is cold. */
+static inline int up_set_wake_fd(PyObject *function, int fd)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+    return PySignal_SetWakeupFd(fd);
+#else
+    static PyObject *none; /* the arguments (-1) */
+    int plain = PyCFunction_Check(function) && PyCFunction_GET_FLAGS(function) == (METH_VARARGS | METH_KEYWORDS);
+    PyObject *arguments, *found;
+    int former = -1;
+    if (!none && !(none = Py_BuildValue("(i)", -1)))
+        goto failed;
+    arguments = fd < 0 ? Py_NewRef(none) : Py_BuildValue("(i)", fd);
+    if (!arguments)
+        goto failed;
+    if (plain)
+        found = ((PyCFunctionWithKeywords)(void (*)(void))PyCFunction_GET_FUNCTION(function))(
+            PyCFunction_GET_SELF(function), arguments, NULL);
+    else
+        found = PyObject_Call(function, arguments, NULL);
+    Py_DECREF(arguments);
+    if (found) {
+        former = (int)PyLong_AsLong(found);
+        Py_DECREF(found);
+        return former;
+    }
+failed:
+    PyErr_Clear();
+    return fd < 0 ? -1 : up_set_wake_fd(function, -1);
+#endif
+}
 
 /* Whom the wake-up fd was taken from. Returns who gets it back: in a wait inside another that is our pipe. In any other
  * somebody has closed his without a word, and its number is our pipe's now. */

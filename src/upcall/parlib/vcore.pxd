@@ -23,8 +23,7 @@ cdef class VCore:
     cdef public Seg s
     cdef readonly uint64_t vcoreid
     cdef readonly Cursor pub, priv
-    cdef readonly dict cursors
-    cdef readonly list active, others
+    cdef readonly list cursors, active, others
     cdef readonly set threads, tasks
     cdef public uint64_t streak, spin_ns
     cdef public bint in_vcore_context, leaving, full, enough, bit_task

@@ -91,7 +91,7 @@ class VCore:
         s.vcoreid = vcoreid
         self.pub = Cursor(get_vcpd_mbox_pub(s, vcoreid))
         self.priv = Cursor(get_vcpd_mbox_priv(s, vcoreid))
-        self.cursors = {}
+        self.cursors = [None] * s.max_queues
         self.active = []
         self.threads = set()
         self.tasks = set()
@@ -117,7 +117,9 @@ class VCore:
 
 def cursor_of(vc: VCore, queue: int) -> Cursor | None:
     """This vcore's cursor in the queue's own mailbox; None if the queue has none."""
-    cur = vc.cursors.get(queue)
+    if queue >= vc.s.max_queues:
+        return None
+    cur = vc.cursors[queue]
     if cur is None:
         own = ld32(vc.s.mem, evq_at(vc.s, queue) + EVQ_MBOX)
         if own == 0 or own > vc.s.nr_mboxes:
@@ -330,7 +332,7 @@ def work(vc: VCore) -> int:
         found = found + handle_remote(vc)
     i = 0
     while i < len(vc.active):
-        if vc.active[i] not in vc.threads:
+        if not vc.threads or vc.active[i] not in vc.threads:
             found = found + handle_queue(vc, vc.active[i])
         i = i + 1
     if found:
