@@ -10,7 +10,7 @@ from .own.running import NAME
 from .sample import ROWS, Sample
 
 MESSAGELESS: Final = frozenset(
-    ("C futex", "C line", "C ring", "eventfd", "semaphore", "signal", "iceoryx2 event")
+    ("C futex", "C line", "C ring", "C slot", "eventfd", "semaphore", "signal", "iceoryx2 event")
 )  # fmt: skip
 """Systems that carry no message, or no Python: shown beside upcall, not raced with."""
 

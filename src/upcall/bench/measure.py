@@ -86,6 +86,20 @@ def time_sends(send: Callable[[Any], object], message: object, blocks: int, per_
     return means
 
 
+def time_typed(
+    send: Callable[[Any, Any], object], kind: object, message: object, blocks: int, per_block: int
+) -> array[float]:
+    """Like :func:`time_sends`, for a send that takes a type and a message."""
+    now = time.perf_counter_ns
+    means = array("d")
+    for _ in repeat(None, blocks):
+        begin = now()
+        for m in repeat(message, per_block):
+            send(kind, m)
+        means.append((now() - begin) / per_block)
+    return means
+
+
 def time_calls(call: Callable[[], object], blocks: int, per_block: int) -> array[float]:
     """Like :func:`time_sends`, for a call without an argument: ns per call, one mean per block."""
     now = time.perf_counter_ns

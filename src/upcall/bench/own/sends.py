@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from array import array
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import repeat
-from typing import Any, Final
+from typing import Final
 
 import upcall
 
-from ..measure import Board, Placing, Role, count_for, median, run_roles, time_sends
+from ..measure import Board, Placing, Role, count_for, median, run_roles, time_sends, time_typed
 from ..peers.job import joined, sampled
 from ..peers.sends import BLOCK
 from ..sample import MESSAGE, PAYLOAD, Measurement, Sample
@@ -121,7 +119,7 @@ def _fill(message: bytes, rounds: int, blocks: int, name: str, board: Board) -> 
         for number in range(1, rounds + 2):
             # It holds: everything that was sent before has been handled.
             until(board, lambda words, number=number: words[_BUSY] == number, "the receiver")  # type: ignore[misc]
-            taken = _time_typed(send, "small", message, blocks)
+            taken = time_typed(send, "small", message, blocks, BLOCK)
             if number == 1:
                 first = taken
             else:
@@ -130,18 +128,6 @@ def _fill(message: bytes, rounds: int, blocks: int, name: str, board: Board) -> 
                 send("hold", arg3=number + 1)
             board.words[_ROUND] = number
     return first, means
-
-
-def _time_typed(send: Callable[..., Any], kind: str, message: bytes, blocks: int) -> array[float]:
-    """`time_sends` for a send that takes a type and a message."""
-    now = time.perf_counter_ns
-    means = array("d")
-    for _ in repeat(None, blocks):
-        begin = now()
-        for m in repeat(message, BLOCK):
-            send(kind, m)
-        means.append((now() - begin) / BLOCK)
-    return means
 
 
 def _set_again(blocks: int, name: str, board: Board) -> tuple[array[float], array[float]]:

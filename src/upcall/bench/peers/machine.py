@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
-from ..measure import Board, Placing, Role, count_for, run_roles
-from ..sample import Measurement, Sample, System
+from ..measure import Board, Placing, Role, count_for, run_roles, time_sends, time_typed
+from ..sample import MESSAGE, Measurement, Sample, System
 from .job import Peer, sampled
 from .roundtrips import POLL_BLOCK
+from .sends import BLOCK
 
 _MISSING = "upcall.bench.limits is not compiled: pip install ."
 
 
 def systems() -> list[System]:
-    """A futex ping-pong, a cache-line ping-pong, a single-producer ring."""
+    """A futex ping-pong, a cache-line ping-pong, a single-producer ring, a slot that is filled for nobody."""
     return [
         Peer(
             "C futex",
@@ -35,6 +37,14 @@ def systems() -> list[System]:
         ),
         Peer("C line", {"roundtrip-polling": _round_trip("roundtrip-polling", "C line", _line_run, 200_000)}, _check),
         Peer("C ring", {"events-many-1-1": _ring("C ring", 20_000_000)}, _check),
+        Peer(
+            "C slot",
+            {
+                "send-bit": _call("send-bit", "a compiled method that fences and looks at a word", _time_marks),
+                "send-message": _call("send-message", "a compiled method that fills a slot for nobody", _time_slots),
+            },
+            _check,
+        ),
     ]
 
 
@@ -140,6 +150,35 @@ def _wake_run(placing: Placing, count: int) -> Iterable[float]:
         os.close(writer)
     assert isinstance(times, array)
     return times
+
+
+def _call(row: str, note: str, timed: Callable[[Any, int], array[float]]) -> Measurement:
+    def measure(scale: float) -> Sample:
+        placing = Placing.of()
+        blocks = count_for(200_000, scale, BLOCK) // BLOCK
+
+        def call() -> array[float]:
+            page = _Page()
+            try:
+                return timed(_limits().Slots(page.address), blocks)
+            finally:
+                page.close()
+
+        def run() -> Iterable[float]:
+            times: Iterable[float] = run_roles([Role("sender", placing.senders[0], call)])[0]
+            return times
+
+        return sampled(row, "C slot", placing, scale, run, f"{note}; timed in blocks of {BLOCK}")
+
+    return measure
+
+
+def _time_slots(slots: Any, blocks: int) -> array[float]:
+    return time_typed(slots.send, "small", MESSAGE, blocks, BLOCK)
+
+
+def _time_marks(slots: Any, blocks: int) -> array[float]:
+    return time_sends(slots.mark, "small", blocks, BLOCK)
 
 
 def _line_run(placing: Placing, trips: int) -> Iterable[float]:
