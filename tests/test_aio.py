@@ -172,6 +172,47 @@ def test_a_queue_that_nobody_waits_for_lets_the_others_sleep(run: Runs, senders:
     run(main)
 
 
+def test_a_queue_without_events_does_not_wait_for_those_of_another() -> None:
+    def life() -> None:
+        with Process("me", types=["order"]) as me:
+            one, two = me.queue("one"), me.queue("two")
+            with upcall.connect("me") as sender:
+                assert one.take() is None
+                sender.queue("two").send("order")
+                assert one.take() is None
+                assert select.select([me.fileno()], [], [], 0)[0]
+                ev = two.take()
+                assert ev is not None
+                ev.done()
+                assert two.take() is None
+                assert one.take() is None
+                assert not select.select([me.fileno()], [], [], 0)[0]
+
+    assert ended(forked(life)) == 0
+
+
+def test_an_event_of_one_queue_reaches_its_task_though_others_wait_first(run: Runs) -> None:
+    got: list[str] = []
+
+    async def main() -> None:
+        async with Process("me", types=["order"]) as me, anyio.create_task_group() as tasks:
+
+            async def consume(queue: upcall.aio.Queue) -> None:
+                (await queue.get()).done()
+                got.append(queue.name)
+
+            for name in ("one", "two", "three"):
+                tasks.start_soon(consume, me.queue(name))
+                await anyio.wait_all_tasks_blocked()
+            with upcall.connect("me") as sender:
+                for name in ("two", "three", "one"):
+                    sender.queue(name).send("order")
+                    while name not in got:
+                        await anyio.sleep(0)
+
+    assert ended(forked(lambda: run(main))) == 0
+
+
 def test_the_file_is_readable_whenever_something_waits(senders: Any) -> None:
     got = []
     with Process("me", types=["order"]) as me:
