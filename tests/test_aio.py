@@ -213,6 +213,26 @@ def test_an_event_of_one_queue_reaches_its_task_though_others_wait_first(run: Ru
     assert ended(forked(lambda: run(main))) == 0
 
 
+def test_tasks_that_wait_when_the_process_stops_are_told(run: Runs) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        with anyio.fail_after(LONG_S):
+            async with anyio.create_task_group() as tasks, Process("me") as me:
+
+                async def wait(queue: upcall.aio.Queue) -> None:
+                    with pytest.raises(RuntimeError, match="does not run"):
+                        await queue.get()
+                    told.append(queue.name)
+
+                for name in ("one", "one", "two"):
+                    tasks.start_soon(wait, me.queue(name))
+                await anyio.wait_all_tasks_blocked()
+
+    run(main)
+    assert sorted(told) == ["one", "one", "two"]
+
+
 def test_the_file_is_readable_whenever_something_waits(senders: Any) -> None:
     got = []
     with Process("me", types=["order"]) as me:

@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
@@ -44,23 +46,32 @@ def _anyio() -> Any:
     return None
 
 
-async def _readable(fd: int) -> None:
-    anyio = _anyio()
+async def _readable(process: Process) -> None:
+    """Waits at a process's file, until that is readable or about to be closed."""
+    fd, anyio = process.fileno(), _anyio()
     if anyio is not None:
-        await anyio.wait_readable(fd)
+        process._end_wait = functools.partial(anyio.notify_closing, fd)
+        with contextlib.suppress(anyio.ClosedResourceError):
+            await anyio.wait_readable(fd)
         return
     loop = asyncio.get_running_loop()
     told: asyncio.Future[None] = loop.create_future()
+    reads = True
 
     def tell() -> None:
+        nonlocal reads
+        if reads:  # once: its number may be another file's by the time that we run again
+            reads = False
+            loop.remove_reader(fd)
         if not told.done():
             told.set_result(None)
 
     loop.add_reader(fd, tell)
+    process._end_wait = tell
     try:
         await told
     finally:
-        loop.remove_reader(fd)
+        tell()
 
 
 async def _in_thread(function: Callable[..., object], *args: object) -> None:
@@ -124,7 +135,8 @@ class Queue:
 
     async def get(self) -> Event:
         """The next event; waits for it. It is in hand until its `done()`: if this program dies it is delivered again, if
-        the process stops it waits in the segment. Cancelled, it has taken none."""
+        the process stops it waits in the segment. Cancelled, it has taken none. RuntimeError if the process stops
+        meanwhile."""
         return await self._process._next(self._number)
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -151,6 +163,8 @@ class Process:
         self._receiver: Receiver | None = None
         self._waiting: dict[int, int] = {}  # queue -> how many tasks wait for it
         self._news: Any = None
+        self._end_wait: Callable[[], object] = lambda: None
+        """Ends the wait at the file."""
 
     def queue(self, name: str, *, types: Iterable[str] = ()) -> Queue:
         """A queue of the running process, made if it is not there; `types` more event types that others may send."""
@@ -204,9 +218,9 @@ class Process:
         anyio = _anyio()
         self._news = news = (asyncio if anyio is None else anyio).Event()
         try:
-            await _readable(self.fileno())
+            await _readable(self)
         finally:
-            self._news = None
+            self._news, self._end_wait = None, lambda: None
             news.set()
 
     def __enter__(self) -> Process:
@@ -223,6 +237,7 @@ class Process:
     ) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None and not receiver.segment.attachment.forked():  # a forked child leaves the block too
+            self._end_wait()  # else nobody would: a closed file is never readable
             receiver.close()
 
     async def __aenter__(self) -> Process:
