@@ -680,6 +680,13 @@ def test_spawned_workers_import_the_program(tmp_path: Path) -> None:
     assert "if __name__ == '__main__'" in done.stderr
 
 
+def test_a_spawned_supervisor_that_dies_before_it_has_read_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    executor = Executor(1, mp_context="spawn", initializer=len, initargs=(bytes(1 << 20),))  # more than a pipe holds
+    with pytest.raises(UpcallError, match="did not start"):
+        executor.submit(add, 1)
+
+
 def test_a_worker_does_so_many_tasks(capfd: pytest.CaptureFixture[str]) -> None:
     with Executor(1, max_tasks_per_child=3) as executor:
         pids = [executor.submit(pid).result(60) for _ in range(9)]

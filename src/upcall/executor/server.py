@@ -94,14 +94,14 @@ def spawn_server(proc: Program, starter: Starter, pipe: BinaryIO) -> int:
     assert isinstance(proc, TasksProc)
     told, tell = os.pipe()
     arguments = [sys.executable, "-c", "from upcall.executor.server import main; main()", str(os.getpid())]
-    with open(told, "rb") as config, open(tell, "wb") as out:
-        actions = [(os.POSIX_SPAWN_DUP2, config.fileno(), 0), (os.POSIX_SPAWN_DUP2, starter.pipe, 3)]
-        path = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path])
-        environment = {**os.environ, "PYTHONPATH": path}
-        pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
-        with contextlib.suppress(BrokenPipeError):  # it has died already, which its starter will see
-            pickle.dump((os.environ.get("PYTHONPATH"), proc.config), out)
-            out.flush()
+    # It has died already, which its starter will see.
+    with contextlib.suppress(BrokenPipeError), open(tell, "wb") as out:
+        with open(told, "rb") as config:  # its only reader: a dead one does not keep us writing
+            actions = [(os.POSIX_SPAWN_DUP2, config.fileno(), 0), (os.POSIX_SPAWN_DUP2, starter.pipe, 3)]
+            path = os.pathsep.join([os.path.dirname(os.path.dirname(os.path.dirname(__file__))), *sys.path])
+            environment = {**os.environ, "PYTHONPATH": path}
+            pid = os.posix_spawn(sys.executable, arguments, environment, file_actions=actions)
+        pickle.dump((os.environ.get("PYTHONPATH"), proc.config), out)
     return pid
 
 
