@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import random
@@ -10,7 +11,7 @@ import signal
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from procs import (
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, Proc, VCoreIdError, inspect
 from upcall.host.segment import Geometry, folder
+from upcall.host.stops import held
 from upcall.host.tables import queues
 from upcall.kern import const
 from upcall.kern.layout import evq_at, mbox_at, vcpd_at
@@ -972,6 +974,34 @@ def test_a_start_that_is_interrupted_ends_what_it_has_started(tmp_path: Path) ->
     """
     with program(tmp_path, source) as process:
         assert int(output(process)) > 0
+
+
+@pytest.mark.parametrize("how", ["runs", "is refused", "is killed"])
+def test_a_start_does_not_wait_for_a_child_that_another_thread_forks_meanwhile(
+    how: str, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That child has a copy of the pipe through which the supervisor says how its start went."""
+    children: list[int] = []
+
+    @contextlib.contextmanager
+    def held_while_another_forks() -> Iterator[None]:
+        children.append(forked(gate.wait))
+        with held():
+            yield
+
+    monkeypatch.setattr("upcall.host.background.held", held_while_another_forks)
+    if how == "runs":
+        with running(Proc("box", vcores=1)):
+            pass
+    elif how == "is refused":
+        with Proc("box", vcores=1), pytest.raises(upcall.NameInUse):
+            Proc("box", vcores=1).start()
+    else:
+        monkeypatch.setattr("upcall.host.background.supervise", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(upcall.UpcallError, match="SIGKILL"):
+            Proc("box", vcores=1).start()
+    gate.open()
+    assert [ended(child) for child in children] == [0] * len(children)
 
 
 def test_the_thread_that_starts_a_process_may_end(tmp_path: Path) -> None:

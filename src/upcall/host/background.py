@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -126,7 +127,7 @@ def start_child(proc: Program, launch: Callable[[Program, Starter, BinaryIO], in
             finally:
                 os.close(write)
                 os.close(starter.pidfd)
-            said = pipe.read().decode(errors="replace")
+            said = _hear(pipe, pid).decode(errors="replace")
         if said == "ready":
             return Background(proc, pid)
     except BaseException:
@@ -140,6 +141,26 @@ def start_child(proc: Program, launch: Callable[[Program, Starter, BinaryIO], in
         "ValueError": ValueError,
     }
     raise errors.get(kind, UpcallError)(message or f"process {proc.name!r} did not start ({describe_exit(status)})")
+
+
+def _hear(pipe: BinaryIO, pid: int) -> bytes:
+    """What a supervisor says at its start. Not until the pipe's end: another thread may have forked meanwhile, and its
+    child has a copy of the other end for as long as it lives."""
+    said, timeout, poll = b"", None, select.poll()
+    poll.register(pipe, select.POLLIN)
+    with contextlib.ExitStack() as files:
+        try:
+            pidfd = os.pidfd_open(pid)
+            files.callback(os.close, pidfd)
+            poll.register(pidfd, select.POLLIN)
+        except ProcessLookupError:
+            timeout = 0  # it has ended, and the program ignores SIGCHLD
+        while said != b"ready" and pipe.fileno() in [fd for fd, _ in poll.poll(timeout)]:
+            more = os.read(pipe.fileno(), 65536)
+            if not more:
+                break
+            said += more
+    return said
 
 
 def _give_up(pid: int) -> None:
