@@ -33,11 +33,12 @@ from procs import (
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, Proc, SegmentError, UpcallError, inspect
+from upcall.front import port
 from upcall.host.control import CLIENTS_MAX, LINE_MAX
 from upcall.host.segment import folder
 from upcall.host.stopping import ask, stop
 from upcall.host.supervisor import Supervisor, Worker
-from upcall.host.worker import worker_process
+from upcall.host.worker import VCoreHost, worker_process
 from upcall.kern import const
 from upcall.kern.layout import map_at
 
@@ -291,6 +292,50 @@ def test_scaling_down_keeps_private_mail_if_that_is_wanted(notes: Notes, gate: G
         proc.scale(3)
         assert proc.drain(LONG_S) == []
     assert notes.read() == [[2, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("how", ["leaves", "dies"])
+def test_a_drain_is_told_when_a_vcore_goes_whose_private_mail_stays(
+    how: str, notes: Notes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    leave = VCoreHost.leave
+
+    def handler(ev: upcall.Event) -> None:
+        notes(ev.vcore, ev.arg1)
+        gate.wait()
+
+    def leave_later(host: VCoreHost) -> None:
+        if host.vcoreid == 2:
+            notes("leaves")
+            gate.wait()
+            if how == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+        leave(host)
+
+    def wait_word(seg: Any, at: int, value: int, timeout_ns: int) -> None:
+        seen.append(value)
+        port.wait_word(seg, at, value, timeout_ns)
+
+    monkeypatch.setattr(VCoreHost, "leave", leave_later)
+    monkeypatch.setattr("upcall.host.drain.port", SimpleNamespace(add_word=port.add_word, wait_word=wait_word))
+    with running(define(handler)) as proc:
+        for i in (1, 2):
+            proc.vcore(2).send("order", arg1=i, private=True)
+        notes.wait(1)
+        drain = Later(proc.drain)
+        scale = Later(lambda: proc.scale(1, keep=True))
+        until(lambda: sorted(pids()) == [0, 2], "the end of the idle one")
+        gate.open(1)
+        notes.wait(2)
+        segment = proc.handle().segment
+        until(lambda: seen[-1:] == [segment.u32(segment.seg.procinfo + const.PI_DRAIN_SEQ)], "the sleep")
+        gate.open()
+        assert drain.result() == [2]
+        scale.result()
+        proc.scale(3)
+        assert proc.drain(LONG_S) == []
+        assert notes.read() == [[2, 1], ["leaves"], [2, 2]]
 
 
 def test_private_mail_that_comes_while_a_vcore_goes_brings_it_back(notes: Notes, gate: Gate) -> None:

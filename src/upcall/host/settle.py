@@ -19,6 +19,7 @@ from ..kern import const
 from ..kern.layout import Seg, slot_record_at, vcpd_at
 from ..kern.pages import bury_name, name_is_dead
 from ..kern.proc import unhost_vcore
+from ..parlib.mbox import tell_drainers
 from ..parlib.recover import recover_vcore
 from .segment import Segment
 
@@ -122,6 +123,7 @@ def settle(segment: Segment, seg: Seg, vcoreid: int, ended: int = 0) -> int | No
         return None
     unhost_vcore(seg, vcoreid)
     again: int = recover_vcore(seg, vcoreid, name)
+    tell_drainers(seg)  # as a host that leaves
     return again
 
 

@@ -33,6 +33,7 @@ from ..kern import const
 from ..kern.layout import slot_record_at, vcpd_at
 from ..kern.proc import startcore, unhost_vcore
 from ..parlib import vcore as parlib
+from ..parlib.mbox import tell_drainers
 from ..parlib.recover import announce, host_vcore
 from . import fingerprint, forks, tables
 from .defined import hold_taps
@@ -365,6 +366,7 @@ class VCoreHost:
         self.dispatcher.give_back()
         parlib.vcore_leave(self.dispatcher)
         unhost_vcore(self.seg, self.vcoreid)
+        tell_drainers(self.seg)  # private mail that stays is none of theirs from now on
         if not self.stopping():
             announce(self.seg)
 
