@@ -578,6 +578,26 @@ def test_the_end_of_a_stranger_is_an_event_without(notes: Notes) -> None:
             proc.watch("1", queue="in")  # type: ignore[arg-type]
 
 
+def test_a_watch_for_which_there_was_no_descriptor_is_tried_again(notes: Notes, log: Path) -> None:
+    import resource
+
+    with running(exits(notes)) as proc:
+        supervisor = inspect.snapshot("box").pid
+        assert supervisor
+        proc.watch(os.getpid(), queue="in").cancel()
+        proc.drain()
+        child = subprocess.Popen(["sleep", "1000"])
+        used = len(os.listdir(f"/proc/{supervisor}/fd"))
+        limit = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (used, limit[1]))
+        proc.watch(child.pid, queue="in", value=5)
+        until(lambda: f"cannot watch pid {child.pid}" in log.read_text())
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limit)
+        child.kill()
+        assert [value for value, *_ in notes.wait(1)] == [5]
+        child.wait()
+
+
 def test_a_watch_survives_the_supervisor(notes: Notes) -> None:
     """Also of a process that ends while nobody watches."""
     proc = exits(notes)

@@ -145,7 +145,7 @@ class Sources:
             self._drop_watch(ident)
         for source in found.values():
             if source.kind == const.KIND_WATCH and source.id not in self.watches:
-                self._begin_watch(source)
+                self._try(source.id, functools.partial(self._begin_watch, source.id))
             elif source.kind == const.KIND_SIGNAL:
                 self.signals[source.value] = source.id
             elif source.kind == const.KIND_CALL and source.id not in self.late and name_is_dead(self.seg, source.maker):
@@ -340,22 +340,29 @@ class Sources:
 
     # Watches
 
-    def _begin_watch(self, source: Source) -> None:
+    def _begin_watch(self, ident: int) -> bool:
+        """Watches a process, or says at once that it has ended. False to be called again."""
+        source = records.read(self.segment, ident)
+        if source is None:
+            return True
+        pidfd = -1
         try:
             if not 0 < source.pid < 1 << 31:
                 raise ProcessLookupError
             pidfd = os.pidfd_open(source.pid)
             if linux.start_ticks(source.pid) != source.base:
-                os.close(pidfd)
                 raise ProcessLookupError
-        except ProcessLookupError:
-            self._try(source.id, functools.partial(self._exited, source.id, None))
-            return
-        except OSError as error:  # no descriptors left: tried at the next walk
-            log.error("%s: cannot watch pid %d: %s", self.segment.name, source.pid, error)
-            return
-        self.watches[source.id] = pidfd
+        except OSError as error:
+            if pidfd >= 0:
+                os.close(pidfd)
+            if isinstance(error, ProcessLookupError):
+                return self._exited(ident, None)
+            if ident not in self.late:  # no descriptors left, and nobody tells when there are
+                log.error("%s: cannot watch pid %d yet: %s", self.segment.name, source.pid, error)
+            return False
+        self.watches[ident] = pidfd
         self._when(pidfd, functools.partial(self._ended, source))
+        return True
 
     def _drop_watch(self, ident: int) -> None:
         pidfd = self.watches.pop(ident)
