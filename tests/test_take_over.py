@@ -14,6 +14,7 @@ import upcall.host.threads
 from procs import (
     LONG_S,
     Gate,
+    Later,
     Notes,
     bereave,
     ended,
@@ -28,8 +29,11 @@ from procs import (
 )
 from procs import vcore_info as vcores
 from upcall import EventFlag, Proc, inspect
-from upcall.host.segment import folder
+from upcall.host.owner import finish, open_for_owner, publish
+from upcall.host.segment import folder, open_segment
+from upcall.host.standby import Lookout
 from upcall.host.supervisor import Control
+from upcall.kern import const
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
 
@@ -278,3 +282,28 @@ def test_a_start_that_sees_the_last_worker_of_another_definition_end_has_its_own
         proc.queue("others").send("other", arg1=1)
         assert proc.drain(LONG_S) == []
     assert [number for _, number in notes.read()] == [1]
+
+
+def test_a_worker_that_watches_does_not_sleep_over_a_supervisor_that_comes_while_it_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proc = Proc("box", vcores=1)
+    owned = open_for_owner(proc)
+    supervisor = owned.supervisor
+    assert supervisor is not None
+    owned.put_u64(supervisor.procinfo + const.PI_SUPERVISOR, 0)
+    find = Lookout._find
+
+    def find_just_before_it_comes(lookout: Lookout, first: bool) -> None:
+        find(lookout, first)
+        if not owned.u64(supervisor.procinfo + const.PI_SUPERVISOR):
+            publish(owned, supervisor)
+
+    monkeypatch.setattr(Lookout, "_find", find_just_before_it_comes)
+    segment = open_segment("box")
+    lookout = Lookout(segment, segment.attach(const.ROLE_WATCHER), proc.definition)
+    pidfd = Later(lookout.until_attended).result()
+    os.close(pidfd)
+    segment.close()
+    assert finish(owned, supervisor)
+    owned.close()

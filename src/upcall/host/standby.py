@@ -127,6 +127,8 @@ class Lookout:
         found: list[tuple[selectors.SelectorKey, int]] = []
         while not found:
             pause = self.watcher.look()
+            if self.watcher.heard:
+                return  # it may have come since we looked for supervisors and hosts: once more, before anybody sleeps
             self.sources.look()  # after the FIFO is empty: who has written into it has changed the table before
             found = self.selector.select(pause)
             if [key.fileobj for key, _ in found] == [self.sources]:

@@ -41,6 +41,8 @@ class Watcher:
         self.seen = Watch()
         self.away: dict[int, int] = {}  # vcore -> when (ns) it was preempted
         self.quiet_since: float | None = None
+        self.heard = False
+        """Whether the last look has emptied the FIFO."""
         # For both ends: with no writer it would be readable for ever.
         path = str(segment.path / "watch")
         self.fifo = segment.attachment.open_file(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -51,8 +53,9 @@ class Watcher:
 
     def look(self) -> float | None:
         """One look. Returns after how many seconds the next one is due; None: when `fileno()` is readable."""
+        self.heard = False
         with contextlib.suppress(BlockingIOError):
-            os.read(self.fifo, 4096)
+            self.heard = bool(os.read(self.fifo, 4096))
         watch_wakes(self.seg)
         now = time.monotonic_ns()
         v = next_still(self.seg, self.seen, 0, now, self.after_ns)
