@@ -4,7 +4,7 @@ from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport malloc
 
-from ..machine.door cimport faa32, forked, ld16, ld32, ld64, now_ns, prefetchw, st64
+from ..machine.door cimport faa32, forked, ld16, ld32, ld64, now_ns, pause, prefetchw, st64
 from ..kern.const cimport (
     FAST_STREAK, LONG_NS, NO_VCORE, OK, ON_DEATH_DEAD_LETTER, ON_DEATH_REDELIVER, PI_STOP, PI_WANT_ROOM, SLOT_SIZE, SL_QUEUE,
     SL_TYPE, VCPD_BATCHES, VCPD_DEAD_LETTERS, VCPD_DROPPED, VCPD_ERRORS, VCPD_HANDLED, VCPD_PARKS, VCPD_REDELIVERED, VCPD_REPORTED,
@@ -14,7 +14,7 @@ from ..kern.layout cimport Msg, Seg, map_at, vcpd_at
 from ..kern.proc cimport is_running, startcore, vc_next, vc_state
 from ..kern.ucq cimport slot_at
 from ..parlib.dead cimport deaths_of, post_letter, settle_message, verdict
-from ..parlib.mbox cimport Cursor, put_back, put_done, take, take_like, tell_drainers
+from ..parlib.mbox cimport Cursor, more_waiting, put_back, put_done, take, take_like, tell_drainers
 from ..parlib.poll cimport bit_done, give_bit_back, no_longer_full, now_full
 from ..parlib.spin cimport Watches, spin, watch
 from ..parlib.vcore cimport (
@@ -32,6 +32,7 @@ cdef extern from "Python.h":
 cdef extern from "sched.h" nogil:
     int sched_yield()
 
+cdef int wait_ns(uint64_t ns) noexcept
 cdef bint spin_in_turns(Seg s, uint64_t vcoreid, Watches watches, uint64_t n, uint64_t deadline) noexcept nogil
 
 cdef class Dispatcher(VCore):
