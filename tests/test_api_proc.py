@@ -143,6 +143,7 @@ def test_names_of_queues_and_types_are_free_text(name: str, notes: Notes) -> Non
         ({"mailbox": 5}, ValueError, "mailbox=5 of queue 'orders'"),
         ({"handler": 5}, TypeError, "handler 5 of queue 'orders' must be callable"),
         ({"on_full": "drop"}, ValueError, "on_full='drop' must be one of 'block', 'raise', 'bit'"),
+        ({"on_full": []}, ValueError, "on_full=[] must be one of 'block', 'raise', 'bit'"),
         ({"limit": 0}, ValueError, "limit=0 must be an int from 1 to 2**64-1, or None"),
         ({"limit": -3}, ValueError, "limit=-3 must be an int from 1 to 2**64-1, or None"),
         ({"limit": True}, ValueError, "limit=True must be an int from 1 to 2**64-1, or None"),
@@ -531,9 +532,53 @@ def test_drain_returns_when_everything_sent_has_been_handled(notes: Notes) -> No
             assert len(notes.read()) == 30 * (round_ + 1)
 
 
+def test_drain_in_a_handler_is_refused_and_in_main_it_waits_for_handlers(notes: Notes) -> None:
+    """In a handler it waited for that handler's own event."""
+    proc = Proc("box", vcores=2)
+    plain = proc.queue("plain")
+    thread = proc.queue("thread", flags=upcall.flags.WORK_QUEUE | EventFlag.THREAD)
+
+    @proc.on("try")
+    def try_it(ev: upcall.Event) -> None:
+        try:
+            proc.drain()
+        except RuntimeError as error:
+            notes(ev.queue, str(error))
+
+    @proc.on("note")
+    def note(ev: upcall.Event) -> None:
+        notes("noted", ev.arg1)
+
+    @proc.main
+    def main() -> None:
+        for i in range(10):
+            plain.send("note", arg1=i)
+        notes("main", proc.drain(LONG_S))
+
+    with running(proc):
+        notes.wait(22)
+        plain.send("try")
+        thread.send("try")
+        proc.drain(LONG_S)
+    told = notes.read()
+    refused = "drain() of 'box' in one of its own handlers would wait for the event of that handler"
+    assert sorted(who for who, what in told if str(what).startswith(refused)) == ["plain", "thread"]
+    assert [what for who, what in told if who == "main"] == [[], []]
+    assert len(told) == 24
+
+
 def test_drain_of_an_idle_process_returns_at_once() -> None:
     with running(Proc("box", vcores=2)) as proc:
         assert proc.drain(0.0) == []
+
+
+@pytest.mark.parametrize("call", ["drain", "stop"])
+def test_a_timeout_that_is_no_number_is_refused(call: str) -> None:
+    with (
+        running(Proc("box", vcores=1)) as proc,
+        pytest.raises(TypeError, match="timeout='soon' must be a number, not str"),
+    ):
+        getattr(proc, call)(timeout="soon")
 
 
 def test_drain_gives_up_after_its_time_and_says_what_waits(notes: Notes, gate: Gate) -> None:

@@ -105,6 +105,13 @@ def test_help_has_examples(command: str) -> None:
     assert f"  {command} " in upcall("--help").stdout
 
 
+def test_python_m() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "upcall", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.startswith("Usage: python -m upcall [OPTIONS] COMMAND")
+
+
 def test_version() -> None:
     assert upcall("--version").stdout.startswith("upcall, version ")
 

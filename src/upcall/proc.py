@@ -40,6 +40,11 @@ def _number(name: str, value: float, least: float, most: float) -> None:
         raise ValueError(f"{name}={value} is outside {least}..{most}")
 
 
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None:
+        _number("timeout", timeout, -1e9, 1e9)
+
+
 def _check_handler(of: str, handler: object) -> None:
     if not callable(handler):
         raise TypeError(f"handler {handler!r} of {of} must be callable with one argument")
@@ -198,7 +203,7 @@ class Proc(Doors, SourceDoors):
             )
         if handler is not None:
             _check_handler(f"queue {name!r}", handler)
-        if on_full not in ON_FULL:
+        if not isinstance(on_full, str) or on_full not in ON_FULL:
             raise ValueError(f"on_full={on_full!r} must be one of 'block', 'raise', 'bit'")
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit < 1 << 64):
             raise ValueError(f"limit={limit!r} must be an int from 1 to 2**64-1, or None")
@@ -269,7 +274,8 @@ class Proc(Doors, SourceDoors):
         return self._register(type, queue, 0)
 
     def on_batch(self, type: str | EventType, max: int = 1024, *, queue: Queue | str | None = None) -> Callable[[H], H]:
-        """Registers a handler that is called with a sequence of up to `max` events of this type, in the order taken."""
+        """Registers a handler that is called with a sequence of up to `max` events of this type, in the order taken. While
+        they come fast a batch waits some microseconds for more; one event alone does not."""
         if isinstance(max, bool) or not isinstance(max, int):
             raise TypeError(f"max={max!r} must be an int, not {builtins.type(max).__name__}")
         _number("max", max, 1, 1 << 20)
@@ -352,6 +358,7 @@ class Proc(Doors, SourceDoors):
     def stop(self, stop: Literal["drain", "now"] | None = None, timeout: float | None = None) -> None:
         """Stops it: "drain" handles what waits, "now" leaves it in the segment, for the next start; None as defined.
         TimeoutError past `timeout` seconds: it is still stopping."""
+        _check_timeout(timeout)
         if self._running is None:
             return
         self._check_not_forked()
@@ -387,10 +394,14 @@ class Proc(Doors, SourceDoors):
 
     def drain(self, timeout: float | None = None) -> list[int]:
         """Returns when every event sent so far has been handled. Private mail of vcores that nobody hosts is left out:
-        the list names those vcores. TimeoutError past `timeout` seconds."""
+        the list names those vcores. TimeoutError past `timeout` seconds. RuntimeError in a handler: its own event is not
+        handled before it returns."""
         from .host.drain import drain
 
-        return drain(self.handle(), timeout)
+        _check_timeout(timeout)
+        handle = self.handle()
+        handle.check_may_drain()
+        return drain(handle, timeout)
 
     def __enter__(self) -> Proc:
         return self.start()

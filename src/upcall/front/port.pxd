@@ -32,8 +32,7 @@ cdef extern from "Python.h":
 
 cdef object NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4
 
-cdef int give_back(int former, int ours) noexcept
-@cython.locals(error=int, ours=int, former=int, armed=bint)
+@cython.locals(error=int, ours=int, former=int, now=int, armed=bint)
 cdef int wait(Seg s, uint64_t at, uint64_t seen, uint64_t instead, int64_t timeout_ns) except -1
 
 @cython.final
@@ -50,6 +49,7 @@ cdef class Attachment:
     cpdef bint forked(self)
     cdef int check(self, uint64_t at, uint64_t width) except -1
 
+cdef view_of(object payload)
 cdef uint64_t integer(str name, uint64_t bits, object value) except? 0xFFFF
 
 cdef class Sender:

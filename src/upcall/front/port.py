@@ -13,8 +13,7 @@ import cython
 
 watch_forks()
 EMPTY = b""
-SOON = cython.declare(uint64_t, 16384)
-"""A payload of so many bytes is copied before whoever is woken for it is awake."""
+SOON = cython.declare(uint64_t, 16384)  # a payload of so many bytes is copied before whoever is woken for it is awake
 # What stands for an argument not given. An object for each: to count one's references up and down for all takes longer.
 NO_ARG1, NO_ARG2, NO_ARG3, NO_ARG4 = object(), object(), object(), object()
 
@@ -155,17 +154,11 @@ def wait(s, at, seen, instead, timeout_ns):
                 with cython.nogil:
                     futex_wait(s.mem, at, seen, timeout_ns)
         finally:
-            give_back(former, ours)
+            now = set_wake_fd(set_wakeup_fd, former)  # back to whom it belonged
+            if now != ours:
+                set_wake_fd(set_wakeup_fd, now)  # set by a signal handler, meanwhile
             disarm()
     PyErr_CheckSignals()
-    return 0
-
-
-def give_back(former, ours):
-    """Gives Python's wake-up fd back to whom it belonged before a wait."""
-    now: cython.int = set_wake_fd(set_wakeup_fd, former)
-    if now != ours:
-        set_wake_fd(set_wakeup_fd, now)  # by a signal handler, meanwhile
     return 0
 
 
@@ -207,6 +200,13 @@ def integer(name, bits, value):
     return found
 
 
+def view_of(payload):
+    """A view of a bytes-like object, taken before a message is filled: a class's own `__buffer__` may send."""
+    if isinstance(payload, str):
+        raise TypeError("payload must be bytes-like, not str: encode it first, for example payload.encode()")
+    return memoryview(payload)
+
+
 class Sender:
     """Sends to one event queue (or, with no queue, to vcores) for one thread of one attached process.
 
@@ -242,8 +242,7 @@ class Sender:
 
     def wake(self):
         """Gives a core to a vcore of a process that is WAITING, for a message that is still to be made: its host wakes up
-        meanwhile. Nobody relies on it. The vcore finds nothing, looks on for its while and yields, as one does whose
-        message another vcore took; the message itself, when it comes, is told of as if no core had been given."""
+        meanwhile. Nobody relies on it: the vcore may find nothing, and sleep again, and the message is told of as any."""
         s = self.s
         if ld64(s.mem, s.procinfo + PI_STATE) & 0xFF == P_WAITING and self.flags & EVENT_INDIR:
             v: uint64_t = fallback_vcore(s, ld32(s.mem, evq_at(s, self.queue) + EVQ_VCORE))
@@ -340,16 +339,18 @@ class Sender:
         wanted: uint64_t = NO_VCORE
         if vcore is not None:
             wanted = self.owner.check_vcore(vcore)
+        plain: cython.bint = PyBytes_CheckExact(payload)
+        if not plain:
+            payload = view_of(payload)
         msg = self.msg
         self.set_args(msg, arg1, arg2, arg3, arg4)
         msg.ev_type = number
-        if cython.cast(cython.bint, PyBytes_CheckExact(payload)):
+        if plain:
             msg.src = PyBytes_AS_STRING(payload)
             msg.length = PyBytes_GET_SIZE(payload)
             self.send_filled(msg, wanted)
-            return None
-        self.send_buffer(msg, payload, wanted)
-        return None
+        else:
+            self.send_buffer(msg, payload, wanted)
 
     def set_args(self, msg, arg1, arg2, arg3, arg4):
         """Converts the arguments, all of them before the message is touched: a conversion may run Python code that sends."""
@@ -382,10 +383,8 @@ class Sender:
             self.owner.fail_spam(msg.length)
 
     def send_buffer(self, msg, payload, wanted):
-        """As `send_filled`, for a bytes-like object that is not `bytes`; held while it is copied."""
+        """As `send_filled`, for a view of a bytes-like object; held while it is copied."""
         view = cython.declare(Py_buffer)
-        if isinstance(payload, str):
-            raise TypeError("payload must be bytes-like, not str: encode it first, for example payload.encode()")
         PyObject_GetBuffer(payload, cython.address(view), PyBUF_SIMPLE)
         try:
             msg.src = cython.cast(src_t, view.buf)
@@ -410,12 +409,14 @@ class Sender:
             and isinstance(payloads, (list, tuple))
         )
         try:
-            for payload in payloads:
+            for item in payloads:
+                plain: cython.bint = PyBytes_CheckExact(item)
+                payload = item if plain else view_of(item)
                 # `payloads` may be a generator that sends by itself: the message is filled anew each time.
                 msg = self.msg
                 msg.ev_type = number
                 msg.arg1 = msg.arg2 = msg.arg3 = msg.arg4 = 0
-                if not cython.cast(cython.bint, PyBytes_CheckExact(payload)):
+                if not plain:
                     self.send_buffer(msg, payload, NO_VCORE)
                     sent += 1
                     continue
@@ -454,6 +455,7 @@ class Sender:
         s = self.s
         msg = self.msg
         number: uint64_t = self.number(type)
+        payload = view_of(payload)
         self.set_args(msg, arg1, arg2, arg3, arg4)
         msg.ev_type = number
         msg.block = 0

@@ -172,6 +172,9 @@ class Handle:
             raise NoSuchType(f"process {self.name!r} knows no event type {kind!r} (it knows: {known or 'none'})")
         return self.types[kind]
 
+    def check_may_drain(self) -> None:
+        """RuntimeError where `drain` would wait for its own caller: in a worker's handlers."""
+
     def may_block(self) -> bool:
         """Whether a send may wait for room here; a worker says no in vcore context."""
         return getattr(self._local, "may_block", True)

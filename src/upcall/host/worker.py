@@ -149,6 +149,19 @@ class WorkerHandle(Handle):
         dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
         return super().may_block() and (dispatcher is None or not dispatcher.in_vcore_context)
 
+    def main_here(self, runs: bool) -> None:
+        """The calling thread runs a `Proc.main`, in uthread context, or does so no longer."""
+        self._local.main = runs
+
+    def check_may_drain(self) -> None:
+        """RuntimeError in a handler, whose event would be waited for."""
+        dispatcher: Dispatcher | None = getattr(self._local, "dispatcher", None)
+        if dispatcher is not None and (dispatcher.in_vcore_context or not getattr(self._local, "main", False)):
+            raise RuntimeError(
+                f"drain() of {self.name!r} in one of its own handlers would wait for the event of that handler: call it in "
+                "Proc.main, or in another process"
+            )
+
     def leave(self) -> None:
         """The vcore that the calling thread hosts ends after what is in hand."""
         self._local.dispatcher.leaving = True
@@ -305,6 +318,7 @@ class VCoreHost:
             if self.stopping():
                 return
             self.in_main = True
+            self.handle.main_here(True)
             try:
                 self.in_uthread_context(function)
             except Leave:
@@ -315,6 +329,7 @@ class VCoreHost:
                 )
             finally:
                 self.in_main = False
+                self.handle.main_here(False)
 
     def run_threads(self) -> int:
         """One event of each THREAD queue, in uthread context."""
