@@ -27,8 +27,11 @@ from procs import FORK_BESIDE_THREADS
 from upcall.errors import UpcallError
 from upcall.executor import Executor, RemoteTraceback
 from upcall.executor.pool import STARTS_MAX, Pool
+from upcall.host import tables
+from upcall.host.messages import messages
 from upcall.kern import const
-from upcall.kern.layout import map_at
+from upcall.kern.arena import alloc_block
+from upcall.kern.layout import evq_at, map_at
 from upcall.kern.proc import is_running
 
 NUMBER = 7
@@ -867,6 +870,177 @@ def test_a_worker_wakes_up_while_its_task_is_pickled() -> None:
                 with pytest.raises(TypeError, match="stays here"):
                     future.result(30)
         assert woken == [True] * 20
+
+
+# Sleeping and waking: each thing happens at the one moment at which it could be missed
+
+
+def pool_of(executor: Executor) -> Pool:
+    executor.submit(add, 1).result()
+    pool = executor._pool
+    assert pool is not None
+    return pool
+
+
+def sleeps(pool: Pool) -> bool:
+    """Whether the pool's thread sleeps on its vcore's word."""
+    call = Path(f"/proc/self/task/{pool.thread.native_id}/syscall").read_text().split()
+    return call[2:3] == ["0x0"]  # a FUTEX_WAIT that processes share: those of locks are private
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """No other thread gets the interpreter's lock before this one lets go of it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def answered(pool: Pool) -> None:
+    """Waits for an answer, with the interpreter's lock: the pool's thread is woken for it and cannot take it."""
+    while not is_running(pool.segment.u64(map_at(pool.seg, 0)) & 15):
+        pass
+
+
+class WaitsInCallback:
+    """A callback that waits for another future, and is asleep in that."""
+
+    def __init__(self, pool: Pool, after: concurrent.futures.Future[str], go: Path, what: Any) -> None:
+        self.what = what
+        self.begun, self.heard = threading.Event(), threading.Event()
+        after.add_done_callback(self)
+        go.touch()
+        assert self.begun.wait(30)
+        while not sleeps(pool):
+            time.sleep(0.002)
+
+    def __call__(self, _: object) -> None:
+        self.begun.set()
+        with contextlib.suppress(concurrent.futures.CancelledError):
+            self.what.result()
+        self.heard.set()
+
+
+def test_a_callback_hears_that_the_future_it_waits_for_is_cancelled(tmp_path: Path) -> None:
+    with Executor(1) as executor:
+        pool = pool_of(executor)
+        first = executor.submit(touch_and_wait, str(tmp_path / "first"), str(tmp_path / "go"))
+        busy = executor.submit(touch_and_wait, str(tmp_path / "busy"), str(tmp_path / "end"))
+        what = executor.submit(add, 1)
+        callback = WaitsInCallback(pool, first, tmp_path / "go", what)
+        wait_for(tmp_path / "busy")
+        while not sleeps(pool):
+            time.sleep(0.002)
+        assert what.cancel()
+        heard = callback.heard.wait(30)
+        (tmp_path / "end").touch()
+        assert heard
+        assert busy.result()
+
+
+class LetGo:
+    """An argument that calls something when the program has no use for it any more."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (7,)
+
+    def __del__(self) -> None:
+        self.call()
+
+
+def test_a_callback_hears_of_an_answer_that_another_thread_has_taken(tmp_path: Path) -> None:
+    with Executor(2) as executor:
+        pool = pool_of(executor)
+        queue = next(iter(tables.queues(pool.segment)))
+        mbox = pool.segment.u32(evq_at(pool.seg, queue) + const.EVQ_MBOX) - 1
+        what = executor.submit(touch_and_wait, str(tmp_path / "what"), str(tmp_path / "end"))
+        wait_for(tmp_path / "what")
+        first = executor.submit(touch_and_wait, str(tmp_path / "first"), str(tmp_path / "go"))
+        callback = WaitsInCallback(pool, first, tmp_path / "go", what)
+
+        def another_answer() -> None:
+            (tmp_path / "end").touch()
+            while not any(m.word & 15 == const.READY for m in messages(pool.segment, mbox)) or not sleeps(pool):
+                time.sleep(0.002)
+
+        with alone():
+            other = executor.submit(add, LetGo(another_answer))
+            answered(pool)
+            assert other.result() == 8
+        heard = callback.heard.wait(30)
+        pool.inbox.wake()
+        assert heard
+
+
+def test_an_executor_does_not_end_between_an_answer_and_its_telling() -> None:
+    """Before Python 3.12 the collector may run, and with it any code, wherever an object is made."""
+    executor = Executor(1)
+    pool = pool_of(executor)
+    told = threading.Event()
+
+    def end(*_: object) -> None:
+        inbox = pool.inbox
+        if threading.current_thread() is threading.main_thread() and not (inbox.futures or inbox.slow or future.done()):
+            gc.callbacks.remove(end)
+            executor.shutdown()
+
+    before = gc.get_threshold()
+    with alone():
+        future = executor.submit(bytes, 1 << 20)
+        future.add_done_callback(lambda _: told.set())
+        answered(pool)
+        gc.callbacks.append(end)
+        gc.set_threshold(1)
+        try:
+            result = future.result(30)
+        finally:
+            gc.set_threshold(*before)
+            with contextlib.suppress(ValueError):
+                gc.callbacks.remove(end)
+    executor.shutdown()
+    assert result == bytes(1 << 20)
+    assert told.is_set()
+
+
+def test_an_executor_does_not_end_between_a_failure_and_its_telling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = Executor(1, memory="16 MiB")
+    pool = pool_of(executor)
+    told = threading.Event()
+    no_room = pool.no_room
+
+    def no_room_and_the_end(*arguments: int) -> Exception:
+        pool.close()
+        while pool.thread.is_alive() and not sleeps(pool):
+            time.sleep(0.002)
+        return no_room(*arguments)
+
+    monkeypatch.setattr(pool, "no_room", no_room_and_the_end)
+    first = executor.submit(touch_and_wait, str(tmp_path / "first"), str(tmp_path / "go"))
+    wait_for(tmp_path / "first")
+    while alloc_block(pool.inbox.out.s, 1 << 20):
+        pass  # somebody has taken all the room, and keeps it
+    large = executor.submit(len, bytes(2 << 20))
+    large.add_done_callback(lambda _: told.set())
+    while not sleeps(pool):
+        time.sleep(0.002)
+    (tmp_path / "go").touch()
+    with alone():
+        answered(pool)
+        assert first.result()
+    with pytest.raises(upcall.MailboxFull):
+        large.result(30)
+    assert told.wait(30)
+    pool.thread.join(30)
+    assert not pool.thread.is_alive()
+    executor.shutdown()
 
 
 def test_a_map_of_what_is_no_iterable(executor: Executor) -> None:

@@ -154,7 +154,10 @@ class TaskState:
         if inbox is not None:
             inbox.owner.check_not_forked()
             if inbox.attendant == PyThread_get_thread_ident():
-                inbox.owner.attend_for(self, timeout)  # in a callback: nobody else would take the answer
+                # In a callback: nobody else would take the answer. With a condition, whoever takes it all the same, or
+                # cancels the task, wakes this thread.
+                self.condition = self._condition
+                inbox.owner.attend_for(self, timeout)
                 timeout = 0
             if timeout is None:
                 if inbox.lead_for(self, MOST_PATIENCE):
@@ -282,10 +285,13 @@ class Inbox(Dispatcher):
             f.sent = True
             f.parcel = None
             return True
-        self.futures.pop(f.id, None)
         if (status == FULL or status == BUSY) and self.in_flight != 0:
+            self.futures.pop(f.id, None)
             return False
         self.settle(f, ERROR, self.owner.no_room(status, parcel.size), 0, 0)
+        self.futures.pop(f.id, None)  # only now, as in `deliver`
+        if self.closing:
+            self.wake()
         return True
 
     def feed(self):
@@ -308,8 +314,8 @@ class Inbox(Dispatcher):
             self.futures.pop(f.id, None)
             self.in_flight -= 1
             self.feed()
-        if self.closing or self.slow:
-            self.wake()  # feeding may have failed a future that somebody is to be told of
+        if self.closing or self.slow or f.condition is not None:
+            self.wake()  # feeding may have failed a future that somebody is to be told of; a callback may wait for this one
         return True
 
     def done_so_far(self) -> int:
@@ -357,12 +363,15 @@ class Inbox(Dispatcher):
             self.bump(VCPD_DROPPED, 1)
             return 0
         self.bump(VCPD_HANDLED, 1)
-        f = self.futures.pop(number, None)
+        f = self.futures.get(number)
         if f is not None:  # else a second answer: its worker has died behind the first
-            self.in_flight -= 1
             payload = contents(ev, self.budget)
             self.settle(f, kind, payload, head, ev.arg1)
             payload = None
+            # Only now: the collector may have run Python code in the lines before, and who ends the executor meanwhile waits
+            # for what is here. Without it nobody would be left to tell those who wait for this one.
+            if self.futures.pop(number, None) is not None:
+                self.in_flight -= 1
         ev.release()
         self.feed()
         return 0
