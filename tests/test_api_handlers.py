@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import upcall
 from procs import LONG_S, Gate, Notes, Words, abandon, log_to, running, until
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, MailboxFull, Proc, inspect
+from upcall.host.worker import VCoreHost
 
 F = EventFlag
 
@@ -575,6 +577,24 @@ def test_a_stop_waits_for_the_thread_handler_in_hand(notes: Notes, gate: Gate) -
             proc.stop("drain", timeout=0.05)
         gate.open()
     assert notes.read() == [["begin"], ["end"]]
+
+
+def test_a_sigterm_between_the_last_look_and_the_sleep_is_not_slept_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    proc = Proc("box", vcores=1)
+    proc.queue("slow", flags=F.IPI | F.INDIR | F.FALLBACK | F.THREAD)
+    sent = Words(1)
+    run_threads = VCoreHost.run_threads
+
+    def run_threads_and_then(host: VCoreHost) -> int:
+        found = run_threads(host)
+        if not found and not sent[0]:
+            sent[0] = 1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(VCoreHost, "run_threads", run_threads_and_then)
+    with running(proc):
+        until(lambda: vcores("box")[0].restarts == 1, "the end of the worker")
 
 
 def test_main_runs_on_every_vcore_and_is_interrupted_by_events(notes: Notes) -> None:

@@ -475,6 +475,10 @@ class Dispatcher(VCore):
         patience: int64_t = 1000000000 if self.held else -1
         self.bump(VCPD_PARKS, 1)
         while True:
+            if self.leaving:
+                # The signal that said so came while this vcore had its core: its handler changed nothing that we sleep on.
+                startcore(s, self.vcoreid)
+                break
             w: uint64_t = ld64(s.mem, at)
             state: uint64_t = vc_state(w)
             # AWAY: it was given a core and did not move; nobody gives it another, it comes back by itself.
