@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import datetime
 import gc
@@ -34,7 +35,7 @@ from procs import (
     until,
 )
 from upcall import EventFlag, EventType, Proc, Ready, inspect
-from upcall.host.segment import folder
+from upcall.host.segment import folder, open_segment
 from upcall.kern import const
 
 pytestmark = pytest.mark.usefixtures("nobody_left")
@@ -657,6 +658,35 @@ def test_a_call_ends_with_its_result_on_the_same_vcore(notes: Notes) -> None:
         with pytest.raises(ValueError, match="None is not the end of a call"):
             proc.result(None)  # type: ignore[arg-type]
         until(lambda: not inspect.snapshot("box").sources)
+
+
+def test_a_call_that_nobody_could_tell_of_is_refused(notes: Notes) -> None:
+    """The helper thread that tells needs an attach slot. Without one it ended in silence, and a stop waited for ever."""
+    proc = define()
+
+    @proc.on("compute")
+    def compute(ev: Any) -> None:
+        try:
+            proc.call(divmod, 7, 2)
+        except upcall.SegmentError as error:
+            notes(str(error))
+
+    @proc.on(EventType.SYSCALL)
+    def done(ev: Any) -> None:
+        notes(proc.result(ev))
+
+    with running(proc):
+        queue = proc.queue("in")
+        proc.drain()
+        segment = open_segment("box")
+        with contextlib.suppress(upcall.SegmentError):
+            while True:
+                segment.attach(const.ROLE_SENDER)
+        queue.send("compute")
+        assert "attach slots are in use" in notes.wait(1)[0][0]
+        segment.close()
+        queue.send("compute")
+        assert notes.wait(2)[1] == [[3, 1]]
 
 
 def dying_in_calls(notes: Notes, gate: Gate, **options: Any) -> Proc:

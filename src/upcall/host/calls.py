@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -20,6 +21,7 @@ from ..front import port
 from ..kern import const
 from ..kern import source as table
 from ..kern.event import get_vcpd_mbox_priv
+from ..kern.layout import Seg
 from ..kern.ucq import room_word, stop_wanting, want_room
 from . import records
 from .handle import Handle
@@ -40,6 +42,7 @@ class Calls:
         self.work: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self.done: queue.SimpleQueue[Done] = queue.SimpleQueue()
         self.told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.telling = False
         self.threads = 0
         self.under_way = 0
         self.after: Callable[[], object] = lambda: None
@@ -47,6 +50,15 @@ class Calls:
 
     def begin(self, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], value: int) -> int:
         """Has a helper thread call it. The call's id."""
+        if not self.telling:
+            self.telling = True  # first: an interrupt's handler may call, too
+            try:
+                # Its name is taken here: if none is left the caller hears of it, and nobody waits for what nobody will tell.
+                seg = self.handle.segment.attach(self.handle.role)
+            except BaseException:
+                self.telling = False
+                raise
+            _start(functools.partial(self._tell_all, seg))
         name = getattr(function, "__qualname__", None) or repr(function)
         ident = records.make(
             self.handle.segment, self.handle.thread().seg, const.KIND_CALL, type=const.EV_SYSCALL, value=value,
@@ -55,8 +67,6 @@ class Calls:
         self._count()
         self.under_way += 1
         self.work.put((function, args, options, (ident, value, name)))
-        if self.threads == 0:
-            _start(self._tell_all)
         if self.threads < min(THREADS_MAX, self.under_way):
             self.threads += 1
             _start(self._work)
@@ -100,8 +110,9 @@ class Calls:
             del function, args, options
             self.done.put(done)
 
-    def _tell_all(self) -> None:
+    def _tell_all(self, seg: Seg) -> None:
         """The thread that sends the events, one for all helpers: each that sends has an attach slot."""
+        self.handle.adopt(seg)
         with contextlib.suppress(UpcallError):  # the process ends
             while True:
                 self._tell(*self.done.get())
