@@ -21,6 +21,7 @@ from procs import LONG_S, Gate, Notes, Words, abandon, discard, ended, forked, l
 from procs import vcore_info as vcores
 from upcall import EventFlag, EventType, FlagError, MailboxFull, NoSuchQueue, NoSuchType, Proc, VCoreIdError, inspect
 from upcall.host.segment import Geometry
+from upcall.host.slots import SlotTable
 
 F = EventFlag
 SIZES = [0, 1, 88, 89, 512, 513, 32768, 32769, 1 << 20, 8 << 20]
@@ -1088,3 +1089,50 @@ def test_without_a_death_every_event_is_handled_exactly_once(how: str) -> None:
         assert sum(data) == total
         assert all(sum(data[v * total + i] for v in range(4)) == 1 for i in range(total))
         assert sum(v.handled for v in vcores("box").values()) == total
+
+
+@pytest.mark.parametrize(
+    "what", ["a signal's handler sends", "the collector finds the name of a thread that has ended"]
+)
+def test_a_thread_that_is_just_being_attached_is_interrupted(
+    what: str, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proc = Proc("box", vcores=1)
+    proc.queue("orders")
+    proc.on("order")(lambda ev: notes(ev.arg1))
+    settle = SlotTable._settle
+
+    def life() -> None:
+        came: list[int] = []
+        with upcall.connect("box") as remote:
+
+            def send_and_end() -> None:
+                remote.queue("orders").send("order", arg1=0)
+                mine: Any = remote.handle().thread()
+                mine.circle = mine
+
+            def interrupted(table: SlotTable, *arguments: Any) -> None:
+                if not came:
+                    came.append(1)
+                    signal.raise_signal(signal.SIGUSR1)
+                settle(table, *arguments)
+
+            gc.disable()
+            other = threading.Thread(target=send_and_end)
+            other.start()
+            other.join()
+            signal.signal(
+                signal.SIGUSR1,
+                lambda *_: remote.queue("orders").send("order", arg1=1) if "sends" in what else gc.collect(),
+            )
+            monkeypatch.setattr(SlotTable, "_settle", interrupted)
+            queue = remote.queue("orders")
+            queue.send("order", arg1=2)
+            gc.collect()
+            queue.send("order", arg1=3)
+            assert came
+
+    with running(proc):
+        assert ended(forked(life)) == 0
+        proc.drain(LONG_S)
+    assert notes.read() == [[i] for i in range(4) if i != 1 or "sends" in what]

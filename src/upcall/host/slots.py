@@ -74,7 +74,8 @@ class SlotTable:
         self._at = at
         self._count = count
         self._mine: set[int] = set()
-        self._guard = threading.Lock()
+        # Taken again by its own thread: a signal's handler may send, or the collector find an ended thread's name.
+        self._guard = threading.RLock()
         self.fd = attachment.locks
 
     def _word(self, slot: int) -> int:
@@ -131,13 +132,24 @@ class SlotTable:
             for marked in (False, True):
                 for i in candidates:
                     attached = bool(self._word(i) >> 32)
-                    if i not in self._mine and attached == marked and self._lock(i):
-                        generation = ((self._word(i) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
-                        if self._lock(NAME_LOCKS + name_of(i, generation)):
-                            self._settle(i, generation, role)
-                            return i, generation
-                        self._unlock(i)  # somebody holds a name that nobody has: no protocol step does that
+                    if i not in self._mine and attached == marked and (found := self._claim(i, role)):
+                        return found
         return None
+
+    def _claim(self, slot: int, role: int) -> tuple[int, int] | None:
+        """The slot and its generation, unless somebody has it."""
+        self._mine.add(slot)  # first: to whoever runs in the middle of this the kernel would give the same lock
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._mine.discard, slot)
+            if not self._lock(slot):
+                return None
+            generation = ((self._word(slot) & const.SLOT_GEN_MASK) + 1) & const.SLOT_GEN_MASK or 1
+            if not self._lock(NAME_LOCKS + name_of(slot, generation)):
+                self._unlock(slot)  # somebody holds a name that nobody has: no protocol step does that
+                return None
+            self._settle(slot, generation, role)
+            undo.pop_all()
+        return slot, generation
 
     def _settle(self, slot: int, generation: int, role: int) -> None:
         at, put_u32, put_u64 = self._at + slot * const.SLOT_STRIDE, self._attachment.put_u32, self._attachment.put_u64
@@ -150,18 +162,17 @@ class SlotTable:
         put_u32(at + const.AS_TID, threading.get_native_id())
         put_u64(at + const.AS_ROLE, role)
         put_u64(at + const.AS_SINCE, time.time_ns())
-        self._mine.add(slot)
 
     def give_back(self, slot: int) -> None:
         """Gives a slot back: marked first, unlocked then."""
         with self._guard:
             if slot not in self._mine:
                 return
-            self._mine.discard(slot)
             generation = self._word(slot) & const.SLOT_GEN_MASK
             self._attachment.put_u64(self._at + slot * const.SLOT_STRIDE, generation)
             self._unlock(NAME_LOCKS + name_of(slot, generation))
             self._unlock(slot)
+            self._mine.discard(slot)  # last, for the same reason
 
     def attached(self, probe: int) -> list[int]:
         """The slots whose owners live, asked through another open of the file."""
