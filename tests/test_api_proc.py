@@ -21,6 +21,7 @@ import upcall
 from procs import (
     LONG_S,
     Gate,
+    Later,
     Notes,
     Words,
     abandon,
@@ -1154,6 +1155,26 @@ def test_a_stop_of_threads_gives_everything_back(upcall_dir: Path) -> None:
         del proc, queue
     gc.collect()
     assert (len(os.listdir("/proc/self/fd")), threading.active_count(), set(upcall_dir.iterdir())) == before
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_start_that_gets_too_few_threads_ends_those_that_it_has(
+    count: int, upcall_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They waited at a barrier for those that did not come, and the start for their end."""
+    start = threading.Thread.start
+
+    def start_some(thread: threading.Thread) -> None:
+        if thread.name == f"box/vcore {count}":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    proc = Proc("box", vcores=3, host="thread")
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        Later(proc.start).result()
+    assert not (upcall_dir / "box").exists()
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("box/")] == []
 
 
 def test_a_stop_of_threads_gives_up_after_its_time_and_can_be_asked_again() -> None:

@@ -83,19 +83,25 @@ class ThreadsInBackground:
             end_workers(self.proc, self.segment, self.seg)
             self.handle = WorkerHandle(self.segment)
             self.proc._lend_handle(self.handle)
-            started = threading.Barrier(self.running + 1)
-            self.threads = [
-                threading.Thread(target=self._vcore, args=(v, started), name=f"{self.proc.name}/vcore {v}", daemon=True)
-                for v in range(self.running)
-            ]
             self.enough = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self.watch = threading.Thread(target=self._watch, name=f"{self.proc.name}/watcher", daemon=True)
             self.watch.start()
-            for thread in self.threads:
-                thread.start()
-            started.wait()
+            started = threading.Semaphore(0)
+            try:
+                for v in range(self.proc.definition.vcores):
+                    thread = threading.Thread(
+                        target=self._vcore, args=(v, started), name=f"{self.proc.name}/vcore {v}", daemon=True
+                    )
+                    thread.start()
+                    self.threads.append(thread)
+            except BaseException:  # no more threads can be had: those that are there are the last to leave
+                for _ in range(self.proc.definition.vcores - len(self.threads)):
+                    self._left()
+                raise
+            for _ in self.threads:
+                started.acquire()
 
-    def _vcore(self, vcoreid: int, started: threading.Barrier) -> None:
+    def _vcore(self, vcoreid: int, started: threading.Semaphore) -> None:
         try:
             definition = self.proc.definition
             host = host_type(definition)(definition, self.handle, vcoreid, signals=False)
@@ -105,7 +111,7 @@ class ThreadsInBackground:
             self._left()
             raise
         finally:
-            started.wait()
+            started.release()
         try:
             host.loop()
         except BaseException as error:
@@ -186,7 +192,7 @@ def start_threads(proc: Program) -> ThreadsInBackground:
     try:
         background.start()
     except BaseException:
-        if background.threads:  # interrupted when they ran already
+        if background.threads or background.over():  # interrupted when they ran already
             background.stop("now", None)
             proc._close_handle()
         raise
