@@ -26,6 +26,7 @@ from procs import (
     Notes,
     abandon,
     bereave,
+    discard,
     ended,
     forked,
     output,
@@ -795,6 +796,20 @@ def test_all_calls_that_have_ended_when_a_worker_leaves_have_results(notes: Note
     with running(proc):
         proc.queue("in").send("call")
         assert notes.wait(5) == [[None]] * 5
+
+
+@pytest.mark.parametrize("host", ["process", "thread"])
+def test_a_stop_at_once_does_not_wait_for_the_calls_that_a_drain_waits_for(host: Any, notes: Notes, gate: Gate) -> None:
+    proc = define(vcores=1, host=host)
+    proc.on("call")(lambda ev: (proc.call(gate.wait), notes("calls")))
+    proc.on(EventType.SYSCALL)(lambda ev: None)
+    with running(proc, "now"):
+        proc.queue("in").send("call")
+        notes.wait(1)
+        with pytest.raises(TimeoutError):
+            proc.stop("drain", timeout=0.1)
+    gate.open()
+    discard("box")
 
 
 def test_a_worker_that_is_to_end_waits_for_its_calls(notes: Notes, gate: Gate) -> None:

@@ -27,6 +27,8 @@ from . import records
 from .handle import Handle
 
 THREADS_MAX = 32
+LOOK_S = 0.05
+"""A vcore that is to end, and waits for a call, looks so often whether it is to end at once: nothing wakes it for that."""
 Done = tuple[int, int, str]
 """A call's id, the program's value, what was called."""
 Work = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], Done]
@@ -85,15 +87,16 @@ class Calls:
         self._count()
         return self.under_way > 0
 
-    def wait(self) -> bool:
-        """Waits until one more has ended, and its event is there. False if none is under way."""
+    def wait(self, enough: Callable[[], bool]) -> bool:
+        """Waits until one more has ended, and its event is there. False if none is under way, or it is `enough`."""
         if self._count():
             return True
-        if not self.under_way:
-            return False
-        self.told.get()
-        self.under_way -= 1
-        return True
+        while self.under_way and not enough():
+            with contextlib.suppress(queue.Empty):
+                self.told.get(timeout=LOOK_S)
+                self.under_way -= 1
+                return True
+        return False
 
     def take(self, ident: int) -> tuple[Any, BaseException | None] | None:
         """The result of a call that has ended here; None for another worker's."""

@@ -366,9 +366,9 @@ class VCoreHost:
             self.dispatcher.idle()
 
     def _call_ends(self) -> bool:
-        """Waits for the next of this vcore's calls to end. False if none is under way."""
+        """Waits for the next of this vcore's calls to end. False if none is under way, or all stop at once."""
         calls = self.handle.calls.get(self.vcoreid)
-        return calls is not None and calls.wait()
+        return calls is not None and calls.wait(lambda: self.stopping() == const.STOP_NOW)
 
     def _end_calls(self) -> None:
         """Before this host leaves: nobody else has the results of its calls."""
