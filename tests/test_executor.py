@@ -941,6 +941,28 @@ def test_a_callback_hears_that_the_future_it_waits_for_is_cancelled(tmp_path: Pa
         assert busy.result()
 
 
+def test_a_task_that_is_taken_back_when_its_answer_is_there_already_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker has died behind its answer, so its event waits again. Nothing more was sent to the workers after that."""
+    with Executor(1) as executor:
+        pool = pool_of(executor)
+        begun, go = threading.Event(), threading.Event()
+        first = executor.submit(touch_and_wait, str(tmp_path / "first"), str(tmp_path / "go"))
+        first.add_done_callback(lambda _: (begun.set(), go.wait(30)))
+        (tmp_path / "go").touch()
+        assert begun.wait(30)
+        future, other = executor.submit(add, 1), executor.submit(add, 2)
+        future.add_done_callback(lambda _: None)
+        while not pool.inbox.slow:
+            with contextlib.suppress(TimeoutError):
+                other.result(0.001)
+        monkeypatch.setattr(pool, "_take", lambda number: True)
+        assert future.cancel()
+        go.set()
+        assert executor.submit(add, 3).result(30) == 4
+
+
 class LetGo:
     """An argument that calls something when the program has no use for it any more."""
 

@@ -311,8 +311,9 @@ class Inbox(Dispatcher):
         f._state = CANCELLED
         f.parcel = None
         if taken_back:
-            self.futures.pop(f.id, None)
-            self.in_flight -= 1
+            # Not if its answer is there, too, and counted: its worker died behind that, and its event was delivered again.
+            if self.futures.pop(f.id, None) is not None:
+                self.in_flight -= 1
             self.feed()
         if self.closing or self.slow or f.condition is not None:
             self.wake()  # feeding may have failed a future that somebody is to be told of; a callback may wait for this one
