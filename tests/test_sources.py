@@ -463,6 +463,40 @@ def test_taps_survive_the_supervisor_and_the_watchers_after_it(notes: Notes) -> 
         assert ours2.recv(1) == b"E"
 
 
+def test_taps_of_programs_with_many_files_survive_the_supervisor(tmp_path: Path) -> None:
+    source = """
+        import os, resource, signal, socket, upcall
+        from upcall import inspect
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        files = [os.eventfd(0) for _ in range(1100)]
+        ours, theirs = socket.socketpair()
+        ours.settimeout(20)
+        proc = upcall.Proc("box", vcores=2)
+        proc.queue("in")
+        proc.tap(theirs, queue="in", type="line")
+
+        @proc.on_tap("line")
+        def line(tap):
+            os.write(tap.fileno(), os.read(tap.fileno(), 1).upper())
+
+        proc.start()
+        try:
+            ours.sendall(b"a")
+            print(ours.recv(1), flush=True)
+            pid = inspect.snapshot("box").pid
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            ours.sendall(b"b")
+            print(ours.recv(1), flush=True)
+        finally:
+            proc.stop()
+    """
+    with program(tmp_path, source) as process:
+        said = output(process)
+    assert [line for line in said.splitlines() if line.startswith("b'")] == ["b'A'", "b'B'"], said
+
+
 def test_bad_descriptors_are_refused(tmp_path: Path) -> None:
     proc = define()
     bad: list[tuple[Any, dict[str, Any], type[Exception], str]] = [

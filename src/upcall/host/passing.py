@@ -131,13 +131,16 @@ class Passing:
         except FileNotFoundError:
             return None
         try:
+            poll = select.poll()  # no `select`, which has no place for the descriptors of a program with many
+            poll.register(lookout, select.POLLIN)
+            poll.register(self.wake, select.POLLIN)
             # Looked out for before the look: one that appears after it is seen.
             while not self.closed:
                 for name in (SUPERVISOR_SOCKET, STANDBY_SOCKET):
                     link = dial(self.segment.path, name)
                     if link is not None:
                         return link
-                select.select([lookout, self.wake], [], [])
+                poll.poll()
                 with contextlib.suppress(BlockingIOError):
                     os.read(lookout, 4096)
                 with contextlib.suppress(BlockingIOError):
