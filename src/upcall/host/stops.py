@@ -95,6 +95,9 @@ class StopSignals:
         with contextlib.suppress(BlockingIOError):
             while os.read(self.fd, 4096):
                 pass
+        # Runs the handlers of whatever has written: Python 3.13.0, in a child that a thread has forked, does not between two
+        # bytecodes.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())
         came, self._came = self._came, []
         return came
 
