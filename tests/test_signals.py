@@ -164,6 +164,19 @@ def test_a_wake_up_fd_that_was_closed_is_not_given_back() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@in_child
+def test_a_closed_wake_up_fd_is_not_given_back_either_when_no_file_has_its_number() -> None:
+    """One may have it later, and would get the signals' bytes."""
+    with word() as wait:
+        wait(1)  # our pipe is there
+        reader, writer = os.pipe2(os.O_NONBLOCK)
+        signal.set_wakeup_fd(writer)
+        os.close(writer)
+        os.close(reader)
+        wait(1)
+    assert signal.set_wakeup_fd(-1) == -1
+
+
 @pytest.mark.parametrize("first", ["handler", "wait"])
 def test_sigurg_is_handed_on(first: str) -> None:
     """The waits use SIGURG; a program that has a handler for it is told all the same."""

@@ -329,7 +329,8 @@ class Sender:
             return self.owner.rebind(self).send(type, payload, arg1=arg1, arg2=arg2, arg3=arg3, arg4=arg4, vcore=vcore)
         if forked(self.s.world):
             self.owner.fail_forked()
-        if cython.cast(cython.bint, PyBytes_CheckExact(payload)) and PyBytes_GET_SIZE(payload) <= SOON:
+        plain: cython.bint = PyBytes_CheckExact(payload)
+        if plain and PyBytes_GET_SIZE(payload) <= SOON:
             self.wake()
         number: uint64_t = self.last_number
         if type is not self.last_type:
@@ -339,7 +340,6 @@ class Sender:
         wanted: uint64_t = NO_VCORE
         if vcore is not None:
             wanted = self.owner.check_vcore(vcore)
-        plain: cython.bint = PyBytes_CheckExact(payload)
         if not plain:
             payload = view_of(payload)
         msg = self.msg
@@ -455,7 +455,8 @@ class Sender:
         s = self.s
         msg = self.msg
         number: uint64_t = self.number(type)
-        payload = view_of(payload)
+        if not cython.cast(cython.bint, PyBytes_CheckExact(payload)):
+            payload = view_of(payload)
         self.set_args(msg, arg1, arg2, arg3, arg4)
         msg.ev_type = number
         msg.block = 0

@@ -131,7 +131,8 @@ static inline int up_wake_fd(void) { return up_wait.writer; }
 static inline int up_set_wake_fd(PyObject *function, int fd)
 {
 #if PY_VERSION_HEX >= 0x030D0000
-    return PySignal_SetWakeupFd(fd);
+    (void)function;
+    return PySignal_SetWakeupFd(fd >= 0 && fcntl(fd, F_GETFD) < 0 ? -1 : fd);
 #else
     static PyObject *none; /* the arguments (-1) */
     int plain = PyCFunction_Check(function) && PyCFunction_GET_FLAGS(function) == (METH_VARARGS | METH_KEYWORDS);
